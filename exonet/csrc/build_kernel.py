@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: MIT
+"""Builds `exonet._kernel`, the cffi API-mode extension over csrc/: the headers below are its cdef, in this order."""
+
+import os
+from pathlib import Path
+
+from cffi import FFI
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+HEADERS = (
+    "exo_abi.h",
+    "frame.h",
+    "ledger.h",
+    "checksum.h",
+    "wire.h",
+    "trace.h",
+    "replay.h",
+    "link.h",
+    "nic.h",
+    "demux.h",
+    "env.h",
+    "isolate.h",
+    "machine.h",
+    "cpu.h",
+)
+FLAGS = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-O3", "-g", "-fno-strict-aliasing", "-D_GNU_SOURCE"]
+
+
+def sanitizer_flags() -> list[str]:
+    """`EXONET_SANITIZE=1`: ASan and UBSan, for `scripts/test`. `EXONET_COVERAGE=1`: gcov, for `scripts/coverage`."""
+    if os.environ.get("EXONET_COVERAGE") == "1":
+        return ["--coverage", "-fprofile-update=atomic", "-fprofile-abs-path", "-O1"]
+    if os.environ.get("EXONET_SANITIZE") != "1":
+        return []
+    return ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer", "-O1"]
+
+
+def relative(path: Path) -> str:
+    return os.path.relpath(path, ROOT)
+
+
+ffibuilder = FFI()
+for header in HEADERS:
+    if (HERE / header).exists():
+        ffibuilder.cdef((HERE / header).read_text())
+ffibuilder.set_source(
+    "exonet._kernel",
+    '#include "exo_kernel.h"',
+    sources=[relative(path) for path in sorted(HERE.glob("*.c"))],
+    include_dirs=[relative(HERE)],
+    libraries=["z"],
+    extra_compile_args=FLAGS + sanitizer_flags(),
+    extra_link_args=sanitizer_flags(),
+)
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    ffibuilder.compile(verbose=False, tmpdir=".")
