@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT
+"""Per-packet fates: `struct exo_fate` records of the native ledger, streamed into a Parquet file with bounded memory.
+
+Columns: index (the frame's number in its source), timestamp_ns (the capture's own; null where there is none), stage,
+reason, environment, port, latency_ns (arrival to end; null for what never arrived at the machine).
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pyarrow
+from pyarrow import parquet
+
+from exonet.abi import check, ffi, lib, reason_name, stage_name
+from exonet.closing import Closing
+from exonet.errors import UsageError
+
+RECORD = numpy.dtype(
+    [
+        ("id", "u8"),
+        ("stamp", "u8"),
+        ("arrived", "u8"),
+        ("ended", "u8"),
+        ("env", "u4"),
+        ("reason", "u2"),
+        ("port", "u2"),
+    ]
+)
+WORD = pyarrow.dictionary(pyarrow.int16(), pyarrow.string())
+SCHEMA = pyarrow.schema(
+    [
+        ("index", pyarrow.uint64()),
+        ("timestamp_ns", pyarrow.uint64()),
+        ("stage", WORD),
+        ("reason", WORD),
+        ("environment", WORD),
+        ("port", pyarrow.uint16()),
+        ("latency_ns", pyarrow.uint64()),
+    ]
+)
+
+
+class Fates(Closing):
+    """Records the fates of a machine's frames into `path`. Call drain() when the loop comes back with EXO_RUN_FATES.
+
+    native: the machine's `struct exo_ledger *`. name_of: an environment's name by number. capacity: fates between two
+    drains. `lost` counts fates that found no room; the file's metadata has it under `exonet.fates_lost`.
+    """
+
+    def __init__(
+        self,
+        native: Any,
+        path: Path | str,
+        name_of: Callable[[int], str],
+        *,
+        capacity: int = 1 << 18,
+        batch: int = 1 << 16,
+    ) -> None:
+        self.path = Path(path)
+        self.rows = 0
+        self._native = native
+        self._name_of = name_of
+        self._batch = batch
+        self._pending: list[Any] = []
+        self._pending_rows = 0
+        try:
+            self._writer = parquet.ParquetWriter(self.path, SCHEMA, compression="zstd")
+        except OSError as error:
+            raise UsageError(f"fates file {self.path}: cannot be written: {error.strerror or error}") from None
+        check(lib.exo_ledger_record(native, capacity), f"recording {capacity} fates")
+
+    @property
+    def lost(self) -> int:
+        return int(self._native.fates_lost)
+
+    def drain(self) -> int:
+        """Takes what the ledger has recorded since the last drain; returns how many fates that were."""
+        count = int(self._native.fate_count)
+        if count:
+            raw = bytes(ffi.buffer(self._native.fates, count * RECORD.itemsize))
+            self._native.fate_count = 0
+            self._pending.append(numpy.frombuffer(raw, RECORD))
+            self._pending_rows += count
+            self.rows += count
+            if self._pending_rows >= self._batch:
+                self._write()
+        return count
+
+    def close(self) -> None:
+        """Drains, ends the file and stops recording. Idempotent."""
+        if not self._writer.is_open:
+            return
+        self.drain()
+        self._write()
+        self._writer.add_key_value_metadata({"exonet.schema": "1", "exonet.fates_lost": str(self.lost)})
+        self._writer.close()
+        lib.exo_ledger_record(self._native, 0)
+
+    def _write(self) -> None:
+        if self._pending:
+            records = numpy.concatenate(self._pending)
+            self._pending, self._pending_rows = [], 0
+            self._writer.write_batch(columns(records, self._name_of))
+
+
+def columns(records: Any, name_of: Callable[[int], str]) -> Any:
+    """A record batch of SCHEMA from an array of RECORD."""
+    stages, reasons, arrived = _words()
+    no_latency = ~arrived[records["reason"]] | (records["ended"] < records["arrived"])
+    numbers, env = numpy.unique(records["env"], return_inverse=True)
+    names = pyarrow.array(
+        [None if number == lib.EXO_NO_ENV else name_of(int(number)) for number in numbers], pyarrow.string()
+    )
+    return pyarrow.record_batch(
+        [
+            pyarrow.array(records["id"]),
+            pyarrow.array(records["stamp"], mask=records["stamp"] == 0),
+            _dictionary(stages, records["reason"]),
+            _dictionary(reasons, records["reason"]),
+            names.take(pyarrow.array(env)).dictionary_encode().cast(WORD),
+            pyarrow.array(records["port"]),
+            pyarrow.array(records["ended"] - records["arrived"], mask=no_latency),
+        ],
+        schema=SCHEMA,
+    )
+
+
+def _words() -> tuple[list[str], list[str], Any]:
+    """By reason number: the stage's name, the reason's without it, and whether such a frame arrived at the machine."""
+    numbers = range(lib.EXO_REASONS)
+    stages = [stage_name(lib.exo_reason_stage(number)) for number in numbers]
+    reasons = [reason_name(number).rpartition(".")[2] for number in numbers]
+    return stages, reasons, numpy.array([stage not in ("source", "tap") for stage in stages])
+
+
+def _dictionary(words: list[str], indices: Any) -> Any:
+    distinct = sorted(set(words))
+    index = numpy.array([distinct.index(word) for word in words], dtype="i2")
+    return pyarrow.DictionaryArray.from_arrays(pyarrow.array(index[indices]), pyarrow.array(distinct))
