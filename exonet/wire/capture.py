@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: MIT
+"""Capture files: `Trace.load()` reads pcap and pcapng, plain or gzip, into memory, or prepares to stream the larger."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from exonet.abi import check, ffi, lib
+from exonet.closing import Closing
+from exonet.errors import CaptureError, ExhaustedError
+
+__all__ = ["ETHERNET", "Frame", "Interface", "Trace", "linktype_name"]
+
+ETHERNET = 1
+DEFAULT_MEMORY_LIMIT = 1 << 30
+
+_SCAN_STEP = 1 << 20
+_BURST = 256
+_EXPECTED = "expected pcap, pcapng, or gzip of one"
+_LINKTYPES = {
+    0: "NULL", 1: "ETHERNET", 6: "IEEE802_5", 9: "PPP", 12: "RAW", 101: "RAW", 105: "IEEE802_11", 108: "LOOP",
+    113: "LINUX_SLL", 119: "PRISM_HEADER", 127: "IEEE802_11_RADIOTAP", 147: "USER0", 187: "BLUETOOTH_HCI_H4",
+    189: "USB_LINUX", 220: "USB_LINUX_MMAPPED", 228: "IPV4", 229: "IPV6", 276: "LINUX_SLL2",
+}  # fmt: skip
+_OTHER_FORMATS = {
+    b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x04\x22\x4d\x18": "lz4", b"PK\x03\x04": "zip",
+    b"snoop\x00": "snoop", b"ERF": "ERF", b"\x1f\x9d": "compress",
+}  # fmt: skip
+
+
+def linktype_name(number: int) -> str:
+    """`LINKTYPE_` name of a link type's number where it is a common one, as "1 (ETHERNET)"."""
+    return f"{number} ({_LINKTYPES[number]})" if number in _LINKTYPES else str(number)
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A capture's interface: a pcap file's one, or a pcapng's interface description blocks over all sections.
+
+    resolution: ticks of its timestamps in a second. fcs_bytes: trailing checksum bytes its frames are said to have.
+    """
+
+    link_type: int
+    snap_length: int
+    section: int
+    resolution: int
+    offset_s: int
+    fcs_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One record of a capture.
+
+    data: the captured bytes; none of a record that captured more than 65535. wire_len: its length on the wire.
+    stamp: ns since the epoch, 0 where the capture has none.
+    reason: 0, or the EXO_R_SOURCE_ reason for which it is not replayed.
+    """
+
+    number: int
+    data: bytes
+    wire_len: int
+    stamp: int
+    snapped: bool
+    reason: int = 0
+
+    def __bytes__(self) -> bytes:
+        return self.data
+
+
+class Trace(Closing):
+    """A capture file. Loaded traces can be indexed; streamed ones only iterated. Wires hold it: closing early is safe.
+
+    A file that breaks after its header is loaded as far as it goes, and `broken` says where and why it ends.
+    """
+
+    def __init__(self, native: Any, path: Path) -> None:
+        self.path = path
+        self._native = ffi.gc(native, lib.exo_trace_release)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], memory_limit: int = DEFAULT_MEMORY_LIMIT) -> Self:
+        """Reads `path`; what needs more than `memory_limit` bytes is streamed later. Raises CaptureError."""
+        fault = ffi.new("struct exo_fault *")
+        native = lib.exo_trace_open(os.fsencode(path), max(0, min(memory_limit, 2**63)), fault)
+        if native == ffi.NULL:
+            raise _refusal(Path(path), fault)
+        return cls(native, Path(path))
+
+    @property
+    def native(self) -> Any:
+        """`struct exo_trace *`, as long as this object lives."""
+        if self._native is None:
+            raise ValueError(f"{self.path}: the trace is closed")
+        return self._native
+
+    @property
+    def _info(self) -> Any:
+        return lib.exo_trace_info(self.native)
+
+    def _complete(self) -> Any:
+        """The info over the whole file; reads a streamed trace to its end, once, in steps (Ctrl-C gets through)."""
+        while not self._info.complete:
+            check(lib.exo_trace_scan(self.native, _SCAN_STEP), f"scan {self.path}")
+        return self._info
+
+    @property
+    def streamed(self) -> bool:
+        """Larger than the memory limit: replayed through a window."""
+        return bool(self._info.streamed)
+
+    @property
+    def format(self) -> str:
+        """`pcap` or `pcapng`, with ` (gzip)` where it is compressed."""
+        name = "pcapng" if self._info.format == lib.EXO_TRACE_PCAPNG else "pcap"
+        return f"{name} (gzip)" if self._info.gzip else name
+
+    @property
+    def count(self) -> int:
+        """Records, of every link type."""
+        return int(self._complete().count)
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def bytes(self) -> int:
+        """Captured bytes of all records."""
+        return int(self._complete().bytes)
+
+    @property
+    def wire_bytes(self) -> int:
+        """Bytes that the records had on the wire."""
+        return int(self._complete().wire_bytes)
+
+    @property
+    def first_timestamp(self) -> int:
+        """ns since the epoch of the first record that has a timestamp; 0: none has."""
+        return int(self._info.first_stamp or self._complete().first_stamp)
+
+    @property
+    def last_timestamp(self) -> int:
+        """ns since the epoch of the last record (in file order) that has a timestamp."""
+        return int(self._complete().last_stamp)
+
+    @property
+    def snapped(self) -> int:
+        """Records that the snaplen cut (SEMANTICS R7)."""
+        return int(self._complete().snapped)
+
+    @property
+    def not_ethernet(self) -> int:
+        """Records of interfaces that are not Ethernet: `source.linktype`."""
+        return int(self._complete().not_ethernet)
+
+    @property
+    def oversize(self) -> int:
+        """Records longer than 65535 bytes: `source.oversize`."""
+        return int(self._complete().oversize)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of memory held: data and index, or one window."""
+        return int(self._info.memory)
+
+    @property
+    def interfaces(self) -> tuple[Interface, ...]:
+        """Every interface described, in file order."""
+        self._complete()
+        found: list[Interface] = []
+        while (native := lib.exo_trace_interface(self.native, len(found))) != ffi.NULL:
+            exponent = native.tsresol & 0x7F
+            resolution = 2**exponent if native.tsresol & 0x80 else 10**exponent
+            found.append(
+                Interface(native.linktype, native.snaplen, native.section, resolution, native.tsoffset, native.fcslen)
+            )
+        return tuple(found)
+
+    @property
+    def link_types(self) -> tuple[int, ...]:
+        """The link types of the interfaces, each once, in file order."""
+        return tuple(dict.fromkeys(interface.link_type for interface in self.interfaces))
+
+    @property
+    def broken(self) -> str | None:
+        """Where and why the file ends before its end; None: it does not."""
+        self._complete()
+        fault = lib.exo_trace_broken(self.native)
+        return None if fault == ffi.NULL else f"{self.path}: {_place(fault)}"
+
+    def digest(self) -> int:
+        """Sum of exo_digest over the captured bytes of the Ethernet frames, modulo 2^64: what a lossless sink finds."""
+        out = ffi.new("uint64_t *")
+        check(lib.exo_trace_digest(self.native, out), f"digest of {self.path}")
+        return int(out[0])
+
+    def __getitem__(self, number: int) -> Frame:
+        """Record `number`, negative from the end. Raises IndexError, and TypeError for a streamed trace."""
+        if self.streamed:
+            raise TypeError(f"{self.path} is streamed: iterate over it, or raise memory_limit")
+        out = ffi.new("struct exo_frame *")
+        wanted = number + self.count if number < 0 else number
+        reason = lib.exo_trace_frame(self.native, wanted, out) if wanted >= 0 else lib.EXO_E_NOT_FOUND
+        if reason == lib.EXO_E_NOT_FOUND:
+            raise IndexError(f"record {number} of {self.path}: it has {self.count}")
+        return _frame(out, check(reason, f"record {number} of {self.path}"))
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Every record in order, frames and others; loaded or streamed."""
+        cursor = ffi.gc(lib.exo_cursor_new(self.native), lib.exo_cursor_free)
+        if cursor == ffi.NULL:
+            raise ExhaustedError(f"{self.path}: out of memory")
+        frames, reasons = ffi.new("struct exo_frame[]", _BURST), ffi.new("int32_t[]", _BURST)
+        while (n := lib.exo_cursor_read(cursor, frames, reasons, _BURST)) > 0:
+            yield from [_frame(frames[i], reasons[i]) for i in range(n)]
+        if n != lib.EXO_E_END:
+            check(n, f"read {self.path}")
+
+    def describe(self) -> dict[str, Any]:
+        """For `exonet show` and the JSON of a run. Does not read a streamed trace on."""
+        info = self._info
+        return {
+            "path": str(self.path),
+            "format": self.format,
+            "records": info.count,
+            "complete": bool(info.complete),
+            "bytes": info.bytes,
+            "snapped": info.snapped,
+            "not_ethernet": info.not_ethernet,
+            "oversize": info.oversize,
+            "streamed": bool(info.streamed),
+            "memory": info.memory,
+            "broken": self.broken if info.complete else None,
+        }
+
+    def close(self) -> None:
+        """Gives the memory back, once no wire holds it any more."""
+        if self._native is not None:
+            ffi.release(self._native)
+            self._native = None
+
+
+def _frame(native: Any, reason: int) -> Frame:
+    return Frame(
+        number=native.id,
+        data=ffi.buffer(native.data, native.len)[:] if native.len else b"",
+        wire_len=native.wire_len,
+        stamp=native.stamp,
+        snapped=bool(native.flags & lib.EXO_F_SNAPPED),
+        reason=reason,
+    )
+
+
+def _place(fault: Any) -> str:
+    message = ffi.string(fault.message).decode(errors="replace")
+    return f"breaks at byte {fault.offset}, after {fault.record} records: {message}"
+
+
+def _refusal(path: Path, fault: Any) -> CaptureError | ExhaustedError:
+    message = ffi.string(fault.message).decode(errors="replace")
+    found = bytes(fault.found)[: fault.found_len]
+    if fault.code == lib.EXO_E_SYSTEM:
+        return CaptureError(f"{path}: {message}: {os.strerror(fault.saved_errno)}; {_EXPECTED}")
+    if fault.code == lib.EXO_E_INVALID:
+        number = int(message.rpartition(" ")[2])
+        return CaptureError(
+            f"{path}: no frame is Ethernet: link type {linktype_name(number)}; expected {linktype_name(ETHERNET)}"
+        )
+    if fault.code == lib.EXO_E_FULL:
+        return CaptureError(f"{path}: {message}")
+    if fault.code != lib.EXO_E_FORMAT:
+        return ExhaustedError(f"{path}: {message}")
+    if not found:
+        return CaptureError(f"{path}: the file is empty; {_EXPECTED}")
+    for magic, name in _OTHER_FORMATS.items():
+        if found.startswith(magic):
+            return CaptureError(f"{path}: a {name} file; {_EXPECTED}")
+    return CaptureError(f"{path}: {message} (byte {fault.offset}); it begins with {found.hex(' ')}; {_EXPECTED}")
