@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: MIT
+"""The filter compiler's driver: source to text to classic BPF to paths to conjuncts.
+
+    syntax.py    which language it is; Python expressions become pcap-filter text (fields.py)
+    libpcap.py   text to a classic BPF program, by the library that everybody's filters are written for
+    walk.py      program to paths: what a frame must satisfy to be accepted
+    simplify.py  paths to few canonical conjuncts (conjunct.py)
+
+So a filter means exactly what libpcap says it means (SEMANTICS R5). FilterError: it does not parse, or does not
+decompose.
+"""
+
+from dataclasses import dataclass
+
+from exonet.errors import FilterError
+from exonet.filters.conjunct import Conjunct
+from exonet.filters.fields import Expression
+from exonet.filters.libpcap import Libpcap, Program
+from exonet.filters.names import fixed_value
+from exonet.filters.simplify import simplify
+from exonet.filters.syntax import to_pcap
+from exonet.filters.walk import Undecomposable, Walk
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledFilter:
+    """A filter: the text libpcap compiled, what was written, and its conjuncts, the most specific first."""
+
+    text: str
+    source: str
+    conjuncts: tuple[Conjunct, ...]
+
+    def matches(self, frame: bytes, wire_len: int | None = None) -> bool:
+        """Does any conjunct hold?"""
+        return any(conjunct.matches(frame, wire_len) for conjunct in self.conjuncts)
+
+    def values_of(self, name: str) -> tuple[int, ...]:
+        """The values to which its conjuncts fix a field, as "udp.dport", ascending; () where none does."""
+        found = {fixed_value(conjunct.bits, name) for conjunct in self.conjuncts}
+        return tuple(sorted(value for value in found if value is not None))
+
+
+def compile_filter(source: str | Expression) -> CompiledFilter:
+    """Compiles pcap-filter text, the text of a Python expression, or an expression object.
+
+    Raises FilterError (does not parse, does not decompose), MissingError (no libpcap).
+    """
+    text = to_pcap(source)
+    try:
+        conjuncts = decompose(Libpcap().compile(text))
+    except FilterError as error:
+        if str(source) != text:
+            raise FilterError(f'filter "{source}": {error}') from error
+        raise
+    return CompiledFilter(text, str(source), conjuncts)
+
+
+def decompose(program: Program) -> tuple[Conjunct, ...]:
+    """The conjuncts of a compiled program. FilterError with the reason where there are none."""
+    try:
+        return simplify(Walk(program.instructions))
+    except Undecomposable as reason:
+        raise FilterError(f'filter "{program.text}": cannot be decomposed into conjuncts: {reason}') from reason

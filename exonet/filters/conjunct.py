@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: MIT
+"""The conjunct: one box of header space, in the one canonical form that is checked, compiled and printed (DESIGN §5,
+§7).
+
+A *space* is what offsets are counted from: the frame (0), the end of the IPv4 header that begins at byte n (n), or the
+length on the wire (-1). A *term* (space, mask, value) says which bits of that space have which value. The bits of a
+space are one integer, byte b at bits 8b..8b+7, so `int.from_bytes(frame, "little") & mask == value` is the whole test;
+the length is a plain 16-bit integer. A conjunct is a box (one term per space), the terms it excludes, and how many
+captured bytes must be there. Equal boxes are equal objects: `Conjunct.of` reduces exclusions by the box, raises the
+guards over all masked bytes, and turns offsets after an IPv4 header whose length the box fixes into offsets of the
+frame.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, NamedTuple, Self
+
+from exonet.abi import ffi, lib
+from exonet.errors import FilterError
+from exonet.filters.names import describe_term
+
+FRAME = 0
+LENGTH = -1
+ETHERNET_IP4 = 14
+MAX_ATOMS: int = lib.EXO_MAX_ATOMS
+
+Term = tuple[int, int, int]
+Bits = Mapping[int, tuple[int, int]]
+
+
+class Base(IntEnum):
+    """What an atom's offset is counted from: `enum exo_base`."""
+
+    FRAME = lib.EXO_BASE_FRAME
+    IP4 = lib.EXO_BASE_IP4
+    LENGTH = lib.EXO_BASE_LENGTH
+
+
+class Atom(NamedTuple):
+    """`(32-bit big-endian word at base + offset) & mask == value`, as in csrc/demux.h."""
+
+    base: Base
+    offset: int
+    mask: int
+    value: int
+
+
+def byte_length(mask: int) -> int:
+    """How many bytes a space must have to hold every bit of the mask."""
+    return (mask.bit_length() + 7) // 8
+
+
+def _swap(word: int) -> int:
+    return int.from_bytes(word.to_bytes(4, "little"), "big")
+
+
+def _atom(space: int, offset: int, mask: int, value: int) -> Atom:
+    """The word at byte `offset` of a space as an atom."""
+    if space == LENGTH:
+        return Atom(Base.LENGTH, 0, mask, value)
+    low = 8 * offset
+    base = Base.IP4 if space else Base.FRAME
+    return Atom(base, offset, _swap(mask >> low & 0xFFFFFFFF), _swap(value >> low & 0xFFFFFFFF))
+
+
+def _words(space: int, mask: int, value: int) -> Iterator[Atom]:
+    """A term as atoms at offsets that are multiples of four."""
+    if space == LENGTH:
+        yield _atom(space, 0, mask, value)
+        return
+    for offset in range(0, byte_length(mask), 4):
+        if mask >> 8 * offset & 0xFFFFFFFF:
+            yield _atom(space, offset, mask, value)
+
+
+def _lowest_byte(space: int, mask: int) -> int:
+    return 0 if space == LENGTH else ((mask & -mask).bit_length() - 1) // 8
+
+
+def clash(a: Bits, b: Bits) -> bool:
+    """Do two boxes want different values of a bit? Then they are disjoint."""
+    for space, (mask, value) in a.items():
+        other = b.get(space)
+        if other and (value ^ other[1]) & mask & other[0]:
+            return True
+    return False
+
+
+def meet(a: Bits, b: Bits) -> dict[int, tuple[int, int]]:
+    """The box of both, which do not clash."""
+    both = dict(a)
+    for space, (mask, value) in b.items():
+        known = both.get(space, (0, 0))
+        both[space] = (known[0] | mask, known[1] | value)
+    return both
+
+
+def within(inner: Bits, outer: Bits) -> bool:
+    """Is every point of `inner` in `outer`?"""
+    for space, (mask, value) in outer.items():
+        known = inner.get(space, (0, 0))
+        if mask & ~known[0] or (value ^ known[1]) & mask:
+            return False
+    return True
+
+
+def header_length(bits: Bits, at: int) -> int | None:
+    """The length in bytes of the IPv4 header at `at`, where the box fixes it."""
+    mask, value = bits.get(FRAME, (0, 0))
+    return 4 * (value >> 8 * at & 15) if mask >> 8 * at & 15 == 15 else None
+
+
+def shift_space(bits: dict[int, tuple[int, int]], at: int, end: int) -> bool:
+    """Moves what counts from the end of the IPv4 header at `at` into the frame, where that is `end`. False: a clash."""
+    if at not in bits:
+        return True
+    mask, value = bits.pop(at)
+    moved = {FRAME: (mask << 8 * end, value << 8 * end)}
+    if clash(bits, moved):
+        return False
+    bits.update(meet(bits, moved))
+    return True
+
+
+def _reduce(bits: dict[int, tuple[int, int]], excluded: Iterable[Term]) -> set[Term] | None:
+    """What exclusions the box leaves open; bits that they force go into the box. None: nothing is left of the box."""
+    pending = set(excluded)
+    while True:
+        left: set[Term] = set()
+        forced = False
+        for space, mask, value in pending:
+            known = bits.get(space, (0, 0))
+            if (value ^ known[1]) & mask & known[0]:
+                continue
+            rest = mask & ~known[0]
+            if not rest:
+                return None
+            if rest & rest - 1 == 0:
+                bits[space] = (known[0] | rest, known[1] | (value & rest ^ rest))
+                forced = True
+            else:
+                left.add((space, rest, value & rest))
+        if not forced:
+            return left
+        pending = left
+
+
+@dataclass(frozen=True, slots=True)
+class Conjunct:
+    """A box, the terms it excludes, and its length guards. Made by `Conjunct.of`; compared without its breadth."""
+
+    box: tuple[Term, ...]
+    excluded: tuple[Term, ...]
+    frame_bytes: int
+    ip4_bytes: int
+    ip4_at: int
+    breadth: int = field(default=0, compare=False)
+
+    @classmethod
+    def of(
+        cls,
+        bits: Bits,
+        excluded: Iterable[Term] = (),
+        *,
+        frame_bytes: int = 0,
+        ip4_bytes: int = 0,
+        ip4_at: int = ETHERNET_IP4,
+        breadth: int = 0,
+    ) -> Self | None:
+        """The canonical conjunct of a box; None where no frame is in it."""
+        box = {space: known for space, known in bits.items() if known[0]}
+        left = _reduce(box, excluded)
+        if left is None:
+            return None
+        uses_ip4 = ip4_bytes > 0 or ip4_at in box or any(space == ip4_at for space, _, _ in left)
+        header = header_length(box, ip4_at) if uses_ip4 else None
+        if header is not None:
+            end = ip4_at + header
+            if not shift_space(box, ip4_at, end):
+                return None
+            moved = [(FRAME, m << 8 * end, v << 8 * end) if s == ip4_at else (s, m, v) for s, m, v in left]
+            return cls.of(box, moved, frame_bytes=max(frame_bytes, end + ip4_bytes), breadth=breadth)
+        for space, mask, _ in (*((s, m, v) for s, (m, v) in box.items()), *left):
+            if space == FRAME:
+                frame_bytes = max(frame_bytes, byte_length(mask))
+            elif space != LENGTH:
+                ip4_bytes = max(ip4_bytes, byte_length(mask))
+        if uses_ip4:
+            frame_bytes = max(frame_bytes, ip4_at + 1)
+        terms = tuple(sorted((space, mask, value) for space, (mask, value) in box.items()))
+        return cls(terms, tuple(sorted(left)), frame_bytes, ip4_bytes, ip4_at if uses_ip4 else ETHERNET_IP4, breadth)
+
+    @property
+    def bits(self) -> dict[int, tuple[int, int]]:
+        """The box as a mapping from space to (mask, value)."""
+        return {space: (mask, value) for space, mask, value in self.box}
+
+    @property
+    def atoms(self) -> tuple[Atom, ...]:
+        """The box in the form of csrc/demux.h, sorted by base and offset."""
+        return tuple(sorted(atom for term in self.box for atom in _words(*term)))
+
+    @property
+    def excluded_atoms(self) -> tuple[Atom, ...]:
+        """The words that must not be: each begins at its first masked byte, so it need not be aligned."""
+        return tuple(
+            sorted(_atom(space, _lowest_byte(space, mask), mask, value) for space, mask, value in self.excluded)
+        )
+
+    @property
+    def specificity(self) -> int:
+        """How many bits the box fixes."""
+        return sum(mask.bit_count() for _, mask, _ in self.box)
+
+    @property
+    def rank(self) -> tuple[int, int, int, int, int]:
+        """Sorts the conjunct that wins first: the order of csrc/demux.h."""
+        return (-self.specificity, self.breadth, -len(self.excluded), -self.frame_bytes, -self.ip4_bytes)
+
+    def matches(self, frame: bytes, wire_len: int | None = None) -> bool:
+        """Does the conjunct hold for the captured bytes of a frame, `wire_len` long on the wire?"""
+        if len(frame) < self.frame_bytes:
+            return False
+        spaces = {FRAME: int.from_bytes(frame[: self.frame_bytes], "little")}
+        spaces[LENGTH] = len(frame) if wire_len is None else wire_len
+        if self.ip4_bytes:
+            end = self.ip4_at + 4 * (frame[self.ip4_at] & 15)
+            if len(frame) < end + self.ip4_bytes:
+                return False
+            spaces[self.ip4_at] = int.from_bytes(frame[end : end + self.ip4_bytes], "little")
+        return all(spaces[space] & mask == value for space, mask, value in self.box) and not any(
+            spaces[space] & mask == value for space, mask, value in self.excluded
+        )
+
+    def contains(self, other: "Conjunct") -> bool:
+        """Is every frame of `other` in this one? Sufficient, not necessary: see region.py for the exact test."""
+        if other.frame_bytes < self.frame_bytes or (
+            self.ip4_bytes and (other.ip4_at != self.ip4_at or other.ip4_bytes < self.ip4_bytes)
+        ):
+            return False
+        inner = other.bits
+        return within(inner, self.bits) and all(
+            clash(inner, {space: (mask, value)})
+            or any(space == s and not m & ~mask and (v ^ value) & m == 0 for s, m, v in other.excluded)
+            for space, mask, value in self.excluded
+        )
+
+    def to_native(self, binding: int) -> Any:
+        """A `struct exo_conjunct *` for the demux. FilterError where it needs more than EXO_MAX_ATOMS words."""
+        atoms, excluded = self.atoms, self.excluded_atoms
+        if len(atoms) + len(excluded) > MAX_ATOMS:
+            raise FilterError(f"{self}: compares {len(atoms) + len(excluded)} words of a frame; at most {MAX_ATOMS}")
+        native = ffi.new("struct exo_conjunct *")
+        native.binding = binding
+        native.atoms = len(atoms) + len(excluded)
+        native.ip4_at = self.ip4_at
+        native.frame_bytes = self.frame_bytes
+        native.ip4_bytes = self.ip4_bytes
+        native.breadth = self.breadth
+        for i, atom in enumerate((*atoms, *excluded)):
+            base = atom.base if i < len(atoms) else atom.base | lib.EXO_BASE_NOT
+            native.atom[i] = (base, atom.offset, atom.mask, atom.value)
+        return native
+
+    def __str__(self) -> str:
+        bits = self.bits
+        parts = [text for space, mask, value in self.box for text in describe_term(bits, space, mask, value)]
+        for space, mask, value in self.excluded:
+            parts.append("not (" + " and ".join(describe_term(bits, space, mask, value)) + ")")
+        if not parts:
+            parts.append("everything" if not self.frame_bytes else f"at least {self.frame_bytes} bytes")
+        return ", ".join(parts)

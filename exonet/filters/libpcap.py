@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT
+"""libpcap through cffi's ABI mode: filter text to a classic BPF program, and the oracle that runs one.
+
+No development headers are needed, only the shared library of the Debian package libpcap0.8. A `Program` keeps its
+instructions alive; `matches()` is libpcap's own answer (SEMANTICS R5), and `addresses` is the pair (`bpf_filter`,
+instructions) that C code which filters captures calls by pointer.
+"""
+
+from typing import Any, NamedTuple
+
+from cffi import FFI
+
+from exonet.errors import FilterError, MissingError
+
+SONAMES = ("libpcap.so.0.8", "libpcap.so.1", "libpcap.so")
+DLT_EN10MB = 1
+#: Characters of a filter that an error message repeats.
+SHOWN = 300
+SNAPLEN = 262144
+NETMASK_UNKNOWN = 0xFFFFFFFF
+ERRBUF_SIZE = 256
+
+_CDEF = """
+typedef struct pcap pcap_t;
+struct bpf_insn { uint16_t code; uint8_t jt; uint8_t jf; uint32_t k; };
+struct bpf_program { unsigned int bf_len; struct bpf_insn *bf_insns; };
+pcap_t *pcap_open_dead(int linktype, int snaplen);
+void pcap_close(pcap_t *p);
+int pcap_compile(pcap_t *p, struct bpf_program *fp, const char *text, int optimize, unsigned int netmask);
+void pcap_freecode(struct bpf_program *fp);
+char *pcap_geterr(pcap_t *p);
+const char *pcap_lib_version(void);
+unsigned int bpf_filter(const struct bpf_insn *program, const uint8_t *packet, unsigned int wire_len, unsigned int len);
+"""
+
+
+_FFI = FFI()
+_FFI.cdef(_CDEF)
+
+
+class Instruction(NamedTuple):
+    """One instruction of classic BPF: jump offsets are relative to the next one."""
+
+    code: int
+    jt: int
+    jf: int
+    k: int
+
+
+class Program:
+    """A compiled filter: `text`, its `instructions`, and libpcap's own interpreter over them."""
+
+    __slots__ = ("_native", "_run", "instructions", "text")
+
+    def __init__(self, run: Any, text: str, instructions: tuple[Instruction, ...]) -> None:
+        self.text = text
+        self.instructions = instructions
+        self._run = run
+        self._native = _FFI.new("struct bpf_insn[]", [tuple(instruction) for instruction in instructions])
+
+    def matches(self, frame: bytes, wire_len: int | None = None) -> bool:
+        """Would libpcap take the frame? `wire_len`: its length on the wire, where a snaplen cut it."""
+        return bool(self._run(self._native, frame, len(frame) if wire_len is None else wire_len, len(frame)))
+
+    @property
+    def addresses(self) -> tuple[int, int]:
+        """The addresses of libpcap's `bpf_filter` and of the instructions: valid while this object lives."""
+        return int(_FFI.cast("uintptr_t", self._run)), int(_FFI.cast("uintptr_t", self._native))
+
+
+class Libpcap:
+    """The shared library, opened. MissingError where it is not installed."""
+
+    __slots__ = ("_lib",)
+
+    def __init__(self, names: tuple[str, ...] = SONAMES) -> None:
+        self._lib = self._open(names)
+
+    def _open(self, names: tuple[str, ...]) -> Any:
+        for name in names:
+            try:
+                return _FFI.dlopen(name)
+            except OSError:
+                continue
+        raise MissingError(f"libpcap: none of {', '.join(names)} can be loaded; install the Debian package libpcap0.8")
+
+    @property
+    def version(self) -> str:
+        """As libpcap names itself, e.g. "libpcap version 1.10.3"."""
+        return _text(_FFI.string(self._lib.pcap_lib_version()))
+
+    def compile(self, text: str, *, optimize: bool = True, snaplen: int = SNAPLEN) -> Program:
+        """Compiles pcap-filter(7) text for Ethernet. FilterError carries libpcap's own message."""
+        if "\0" in text:
+            raise FilterError(f"filter {text!r}: it holds a NUL character")
+        shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+        lib = self._lib
+        handle = lib.pcap_open_dead(DLT_EN10MB, snaplen)
+        if handle == _FFI.NULL:
+            raise MemoryError("libpcap: out of memory")
+        try:
+            program: Any = _FFI.new("struct bpf_program *")
+            if lib.pcap_compile(handle, program, text.encode(), int(optimize), NETMASK_UNKNOWN) != 0:
+                raise FilterError(f'filter "{shown}": {_text(_FFI.string(lib.pcap_geterr(handle)))}')
+            code: Any = _FFI.unpack(program.bf_insns, program.bf_len)
+            instructions = tuple(Instruction(i.code, i.jt, i.jf, i.k) for i in code)
+            lib.pcap_freecode(program)
+        finally:
+            lib.pcap_close(handle)
+        return Program(lib.bpf_filter, text, instructions)
+
+
+def _text(raw: Any) -> str:
+    return bytes(raw).decode(errors="replace")

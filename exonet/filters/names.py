@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: MIT
+"""The names of header fields, for people: `ip.proto == 6` instead of a mask over byte 23.
+
+`describe_term` renders one term of a box. A field is named only where the box itself fixes the ethertype (and
+protocol) that gives the bytes that meaning; what has no name is shown as `frame[offset:size] & mask == value`.
+"""
+
+from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
+
+TAGS = (0x8100, 0x88A8, 0x9100)
+
+
+class Field(NamedTuple):
+    """A named field: first byte within its header, bytes, and the mask over its big-endian value."""
+
+    name: str
+    offset: int
+    size: int
+    mask: int
+    form: str = "d"
+
+
+def _field(name: str, offset: int, size: int, form: str = "d", mask: int | None = None) -> Field:
+    return Field(name, offset, size, (1 << 8 * size) - 1 if mask is None else mask, form)
+
+
+ETHERNET = (_field("eth.dst", 0, 6, "mac"), _field("eth.src", 6, 6, "mac"), _field("eth.type", 12, 2, "x"))
+VLAN = (_field("vlan.id", 14, 2, "d", 0x0FFF), _field("vlan.type", 16, 2, "x"))
+ARP = (_field("arp.op", 20, 2), _field("arp.spa", 28, 4, "ip"), _field("arp.tpa", 38, 4, "ip"))
+IP4 = (
+    _field("ip.version", 0, 1, "d", 0xF0),
+    _field("ip.ihl", 0, 1, "d", 0x0F),
+    _field("ip.tos", 1, 1, "x"),
+    _field("ip.len", 2, 2),
+    _field("ip.id", 4, 2),
+    _field("ip.frag", 6, 2, "d", 0x1FFF),
+    _field("ip.ttl", 8, 1),
+    _field("ip.proto", 9, 1),
+    _field("ip.src", 12, 4, "ip"),
+    _field("ip.dst", 16, 4, "ip"),
+)
+IP6 = (_field("ip6.nh", 6, 1), _field("ip6.src", 8, 16, "ip6"), _field("ip6.dst", 24, 16, "ip6"))
+PORTS = (_field("sport", 0, 2), _field("dport", 2, 2))
+TRANSPORT = {
+    1: (_field("icmp.type", 0, 1), _field("icmp.code", 1, 1)),
+    6: (*(f._replace(name=f"tcp.{f.name}") for f in PORTS), _field("tcp.flags", 13, 1, "x")),
+    17: tuple(f._replace(name=f"udp.{f.name}") for f in PORTS),
+    58: (_field("icmp6.type", 0, 1), _field("icmp6.code", 1, 1)),
+    132: tuple(f._replace(name=f"sctp.{f.name}") for f in PORTS),
+}
+
+
+def _big(bits: int, offset: int, size: int) -> int:
+    """Bytes of a space as a big-endian number."""
+    return int.from_bytes((bits >> 8 * offset & (1 << 8 * size) - 1).to_bytes(size, "little"), "big")
+
+
+def _known(bits: Mapping[int, tuple[int, int]], offset: int, size: int) -> int | None:
+    """The big-endian value of bytes of the frame, where the box fixes it."""
+    mask, value = bits.get(0, (0, 0))
+    return _big(value, offset, size) if _big(mask, offset, size) == (1 << 8 * size) - 1 else None
+
+
+def _at(fields: tuple[Field, ...], start: int) -> tuple[Field, ...]:
+    return tuple(field._replace(offset=field.offset + start) for field in fields)
+
+
+def _frame_fields(bits: Mapping[int, tuple[int, int]]) -> tuple[Field, ...]:
+    """The fields that the bytes of the frame have in this box."""
+    fields: tuple[Field, ...] = ETHERNET
+    start = 14
+    ethertype = _known(bits, 12, 2)
+    if ethertype in TAGS:
+        fields, start, ethertype = fields + VLAN, 18, _known(bits, 16, 2)
+    if ethertype == 0x800:
+        return fields + _at(IP4, start)
+    if ethertype == 0x86DD:
+        upper = TRANSPORT.get(_known(bits, start + 6, 1) or 0, ())
+        return fields + _at(IP6, start) + _at(upper, start + 40)
+    return fields + (ARP if ethertype in (0x806, 0x8035) and start == 14 else ())
+
+
+def _show(field: Field, value: int) -> str:
+    if field.form == "mac":
+        return value.to_bytes(6, "big").hex(":")
+    if field.form == "ip":
+        return str(IPv4Address(value))
+    if field.form == "ip6":
+        return str(IPv6Address(value))
+    value >>= (field.mask & -field.mask).bit_length() - 1
+    return f"{value:#x}" if field.form == "x" else str(value)
+
+
+def _compare(field: Field, mask: int, value: int) -> str:
+    """A masked comparison of a whole or a part of a field."""
+    if mask == field.mask:
+        return f"{field.name} == {_show(field, value)}"
+    prefix = mask.bit_count()
+    if field.form in ("ip", "ip6") and mask == field.mask ^ (1 << 8 * field.size - prefix) - 1:
+        return f"{field.name} in {_show(field, value)}/{prefix}"
+    return f"{field.name} & {mask:#x} == {value:#x}"
+
+
+def _rest(name: str, mask: int, value: int) -> Iterator[str]:
+    """What has no name: runs of masked bytes, up to four at a time."""
+    offset = 0
+    while mask >> 8 * offset:
+        if not mask >> 8 * offset & 0xFF:
+            offset += 1
+            continue
+        size = next(n for n in range(4, 0, -1) if mask >> 8 * (offset + n - 1) & 0xFF)
+        m, v = (
+            int.from_bytes((x >> 8 * offset & (1 << 8 * size) - 1).to_bytes(size, "little"), "big")
+            for x in (mask, value)
+        )
+        suffix = "" if m == (1 << 8 * size) - 1 else f" & {m:#x}"
+        yield f"{name}[{offset}:{size}]{suffix} == {v:#x}"
+        offset += size
+
+
+def _fields_of(bits: Mapping[int, tuple[int, int]], space: int) -> tuple[Field, ...]:
+    """The fields of a space: of the frame, or of what follows the IPv4 header."""
+    return _frame_fields(bits) if space == 0 else TRANSPORT.get(_known(bits, space + 9, 1) or 0, ())
+
+
+def fixed_value(bits: Mapping[int, tuple[int, int]], name: str) -> int | None:
+    """The one value of the field `name`, as "udp.dport", in a box; None where it leaves a choice."""
+    for space, (mask, value) in bits.items():
+        for field in _fields_of(bits, space) if space >= 0 else ():
+            if field.name == name and _big(mask, field.offset, field.size) & field.mask == field.mask:
+                return _big(value, field.offset, field.size) & field.mask
+    return None
+
+
+def describe_term(bits: Mapping[int, tuple[int, int]], space: int, mask: int, value: int) -> Iterator[str]:
+    """The comparisons that a term makes, with the names that the box `bits` gives its bytes."""
+    if space == -1:
+        yield f"length & {mask:#x} == {value}"
+        return
+    for field in _fields_of(bits, space):
+        m, v = (_big(b, field.offset, field.size) & field.mask for b in (mask, value))
+        if m:
+            yield _compare(field, m, v)
+            covered = int.from_bytes(field.mask.to_bytes(field.size, "big"), "little") << 8 * field.offset
+            mask, value = mask & ~covered, value & ~covered
+    yield from _rest("frame" if space == 0 else f"l4@{space}" if space != 14 else "l4", mask, value)

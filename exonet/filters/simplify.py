@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: MIT
+"""The pass from paths to few conjuncts: drop what a path does not need, expand ranges, merge.
+
+A path to a match carries every test that failed on the way (`not src port 80` before `dst port 80`). Where the program
+accepts the path without such a test too, the test goes: the union stays what it was, and 12 boxes stand for `port 53`
+instead of hundreds. Ranges become prefixes. The result may overlap itself, which conjuncts of one binding may
+(SEMANTICS R4).
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from exonet.filters.conjunct import ETHERNET_IP4, MAX_ATOMS, Conjunct, Term
+from exonet.filters.value import WORD, Value
+from exonet.filters.walk import State, Undecomposable, Walk
+
+MAX_CONJUNCTS = 4096
+SPACE_BITS = 32 * MAX_ATOMS
+GREEDY_LIMIT = 64
+MAX_OUTSIDE = 3
+MAX_COUNTED = 4095
+
+
+def loosen(walk: Walk, path: State) -> State:
+    """The path without the exclusions and ranges that the program does not need to accept it."""
+    if not path.excluded and not path.ranges:
+        return path
+    bare = path.constraints()
+    bare.excluded, bare.ranges = (), {}
+    if walk.accepts_all(bare):
+        return bare
+    if len(path.excluded) + len(path.ranges) > GREEDY_LIMIT:
+        return path
+    return _loosen_singly(walk, path.constraints())
+
+
+def _loosen_singly(walk: Walk, path: State) -> State:
+    for value in list(path.ranges):
+        attempt = path.constraints()
+        del attempt.ranges[value]
+        if walk.accepts_all(attempt):
+            path = attempt
+    for term in path.excluded:
+        attempt = path.constraints()
+        attempt.excluded = tuple(other for other in path.excluded if other != term)
+        if walk.accepts_all(attempt):
+            path = attempt
+    return path
+
+
+def prefixes(value: Value, low: int, high: int) -> Iterator[tuple[int, int]]:
+    """Disjoint masked equalities (mask, wanted) of the value, whose union is low..high: at most 2n-2 for n bits."""
+
+    def cut(const: int, live: int, mask: int, wanted: int) -> Iterator[tuple[int, int]]:
+        if const > high or const | live < low:
+            return
+        if low <= const and const | live <= high:
+            yield mask, wanted
+            return
+        top = 1 << live.bit_length() - 1
+        yield from cut(const, live ^ top, mask | top, wanted)
+        yield from cut(const | top, live ^ top, mask | top, wanted | top)
+
+    yield from cut(value.const, value.live, 0, 0)
+
+
+def alternatives(value: Value, low: int, high: int) -> list[tuple[list[Term], list[Term]]]:
+    """Disjoint ways to say low <= value <= high, each as terms that hold and terms that do not.
+
+    Either prefixes, or one way that excludes the prefixes outside where those are few (`port > 1023` excludes one).
+    """
+    inside = [value.term(*prefix) for prefix in prefixes(value, low, high)]
+    outside = [value.term(*p) for ends in ((0, low - 1), (high + 1, WORD)) for p in prefixes(value, *ends)]
+    if len(outside) <= MAX_OUTSIDE and len(outside) < len(inside):
+        return [([], [term for term in outside if term])]
+    return [([term], []) for term in inside if term]
+
+
+def boxes(path: State) -> Iterator[tuple[dict[int, tuple[int, int]], tuple[Term, ...]]]:
+    """The boxes of a path's known bits and ranges, with what each excludes."""
+    if not path.ranges:
+        yield path.bits, path.excluded
+        return
+    value, (low, high) = next(iter(path.ranges.items()))
+    for held, excluded in alternatives(value.under(path.bits), low, high):
+        narrowed = path.constraints()
+        del narrowed.ranges[value]
+        if all(narrowed.fix(term) for term in held) and all(narrowed.exclude(term) for term in excluded):
+            yield from boxes(narrowed)
+
+
+def conjuncts_of(path: State) -> Iterator[Conjunct]:
+    """The conjuncts of one path."""
+    at, ip4_bytes = path.ip4 or (ETHERNET_IP4, 0)
+    for bits, excluded in boxes(path):
+        conjunct = Conjunct.of(bits, excluded, frame_bytes=path.frame_bytes, ip4_bytes=ip4_bytes, ip4_at=at)
+        if conjunct is not None:
+            yield from fit(conjunct)
+
+
+def fit(conjunct: Conjunct) -> Iterator[Conjunct]:
+    """The conjunct, cut bit by bit along exclusions until it fits the atoms of the demux."""
+    if len(conjunct.atoms) + len(conjunct.excluded) <= MAX_ATOMS:
+        yield conjunct
+        return
+    if not conjunct.excluded or len(conjunct.atoms) > MAX_ATOMS:
+        raise Undecomposable(f"it compares {len(conjunct.atoms)} words of a frame; at most {MAX_ATOMS} are possible")
+    term = min(conjunct.excluded, key=lambda t: (t[1].bit_count(), t))
+    for piece in complement(term):
+        cut = narrowed_to(conjunct, piece, without=term)
+        if cut is not None:
+            yield from fit(cut)
+
+
+def complement(term: Term) -> Iterator[Term]:
+    """Disjoint boxes that are everything but the term: the bits before agree, this one does not."""
+    space, mask, value = term
+    before = 0
+    while mask & ~before:
+        bit = mask & ~before & -(mask & ~before)
+        yield (space, before | bit, value & before | (value & bit ^ bit))
+        before |= bit
+
+
+def narrowed_to(conjunct: Conjunct, term: Term, without: Term) -> Conjunct | None:
+    """The conjunct where a term holds as well, one exclusion less."""
+    space, mask, value = term
+    bits = conjunct.bits
+    known = bits.get(space, (0, 0))
+    if (known[1] ^ value) & known[0] & mask:
+        return None
+    bits[space] = (known[0] | mask, known[1] | value)
+    return Conjunct.of(
+        bits,
+        (other for other in conjunct.excluded if other != without),
+        frame_bytes=conjunct.frame_bytes,
+        ip4_bytes=conjunct.ip4_bytes,
+        ip4_at=conjunct.ip4_at,
+    )
+
+
+def drop_contained(conjuncts: Iterable[Conjunct]) -> list[Conjunct]:
+    """Without those that lie within another."""
+    kept: list[Conjunct] = []
+    for conjunct in sorted(set(conjuncts), key=lambda c: (c.specificity, len(c.excluded), c.frame_bytes, c.ip4_bytes)):
+        if not any(other.contains(conjunct) for other in kept):
+            kept.append(conjunct)
+    return kept
+
+
+def _form(conjunct: Conjunct) -> tuple[object, ...]:
+    masks = tuple((space, mask) for space, mask, _ in conjunct.box)
+    return masks, conjunct.excluded, conjunct.frame_bytes, conjunct.ip4_bytes, conjunct.ip4_at
+
+
+def merge_siblings(conjuncts: Sequence[Conjunct]) -> list[Conjunct]:
+    """Halves a set of boxes of one form wherever every one of them has its sibling across a bit.
+
+    Only whole sets are merged: values cost a demux next to nothing, but a set merged in part would add a shape.
+    """
+    groups: dict[tuple[object, ...], set[Conjunct]] = {}
+    for conjunct in conjuncts:
+        groups.setdefault(_form(conjunct), set()).add(conjunct)
+    return [conjunct for group in groups.values() for conjunct in _merge_group(group)]
+
+
+def _merge_group(group: set[Conjunct]) -> set[Conjunct]:
+    merged = True
+    while merged and len(group) > 1 and len(group) % 2 == 0:
+        merged = False
+        one = next(iter(group))
+        for space, mask, _ in one.box:
+            while mask:
+                bit = mask & -mask
+                mask ^= bit
+                half = _merge_across(group, space, bit)
+                if half is not None:
+                    group, merged = half, True
+                    break
+            if merged:
+                break
+    return group
+
+
+def _merge_across(group: set[Conjunct], space: int, bit: int) -> set[Conjunct] | None:
+    boxes_seen = {conjunct.box for conjunct in group}
+    half = set()
+    for conjunct in group:
+        flipped = tuple((s, m, v ^ bit if s == space else v) for s, m, v in conjunct.box)
+        if flipped not in boxes_seen:
+            return None
+        box = tuple((s, m & ~bit, v & ~bit) if s == space else (s, m, v) for s, m, v in conjunct.box)
+        half.add(replace(conjunct, box=tuple(term for term in box if term[1])))
+    return half
+
+
+def _volume(conjunct: Conjunct) -> int:
+    """How many of 2**SPACE_BITS headers the conjunct takes, exclusions taken as independent."""
+    open_bits = SPACE_BITS - conjunct.specificity
+    if open_bits <= 0:
+        return 1
+    volume = 1 << open_bits
+    for _, mask, _ in conjunct.excluded:
+        volume -= volume >> mask.bit_count()
+    return volume
+
+
+def with_breadth(conjuncts: Sequence[Conjunct]) -> tuple[Conjunct, ...]:
+    """Every conjunct with the breadth of the whole filter: how many headers it takes, then how few it excludes."""
+    volume = sum(_volume(conjunct) for conjunct in conjuncts)
+    scale = round(1024 * math.log2(volume)) if volume else 0
+    excluded = min(sum(len(conjunct.excluded) for conjunct in conjuncts), MAX_COUNTED)
+    breadth = scale * (MAX_COUNTED + 1) + MAX_COUNTED - excluded
+    ordered = sorted(conjuncts, key=lambda c: (c.rank, c.box, c.excluded))
+    return tuple(replace(conjunct, breadth=breadth) for conjunct in ordered)
+
+
+def simplify(walk: Walk) -> tuple[Conjunct, ...]:
+    """The program's conjuncts, the most specific first. Undecomposable with the reason."""
+    found: set[Conjunct] = set()
+    for path in list(walk.paths()):
+        for conjunct in conjuncts_of(loosen(walk, path)):
+            found.add(conjunct)
+            if len(found) > MAX_CONJUNCTS:
+                raise Undecomposable(f"it takes more than {MAX_CONJUNCTS} conjuncts")
+    return with_breadth(drop_contained(merge_siblings(drop_contained(found))))

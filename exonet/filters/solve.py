@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: MIT
+"""Is there a frame in this conjunct and outside of those? Exact, by box subtraction with a quota.
+
+The question is a box and the conjuncts ("holes") to stay out of: of each hole at least one bit must differ, or an
+excluded term must hold, or the frame must be too short for it. `_search` picks the hole with the fewest ways out and
+tries each, disjointly. Offsets after an IPv4 header are first taken as bytes of their own: if that has no answer,
+nothing has. If it has, the search is repeated for each header length with all offsets in the frame, so absolute and
+relative offsets that are the same bytes agree. ExhaustedError where the quota of steps ends first: the caller must
+refuse.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+from exonet.errors import ExhaustedError
+from exonet.filters.conjunct import FRAME, LENGTH, Conjunct, Term, byte_length, clash, meet, shift_space, within
+
+QUOTA = 50_000
+MAX_FRAME = 65535
+HEADER_LENGTHS = (20, *range(24, 64, 4), *range(0, 20, 4))
+
+Box = dict[int, tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """An answer: bits of the frame, its least and greatest captured length, its length on the wire if that matters."""
+
+    bits: Box
+    low: int
+    high: int
+    wire_len: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Hole:
+    """A conjunct to stay out of: its box, what it excludes, and the lengths that it needs in each space."""
+
+    box: Box
+    excluded: tuple[Term, ...]
+    needs: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """What is left: a box, terms that must not hold, and low <= captured bytes < high in each space."""
+
+    box: Box
+    excluded: tuple[Term, ...]
+    low: Mapping[int, int]
+    high: Mapping[int, int]
+
+    def fixed(self, term: Term) -> "_Piece | None":
+        space, mask, value = term
+        extra = {space: (mask, value)}
+        if clash(self.box, extra):
+            return None
+        return replace(self, box=meet(self.box, extra))
+
+    def shorter(self, space: int, high: int) -> "_Piece | None":
+        """Too short to reach `high` bytes of the space."""
+        if self.low.get(space, 0) >= high:
+            return None
+        return replace(self, high={**self.high, space: min(high, self.high.get(space, high))})
+
+
+class _Budget:
+    """The steps left."""
+
+    def __init__(self, steps: int) -> None:
+        self._quota = self._left = steps
+
+    def spend(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise ExhaustedError(
+                f"region check: more than {self._quota} steps; the filters cut each other up too finely"
+            )
+
+
+def _needs(conjunct: Conjunct) -> dict[int, int]:
+    needs = {FRAME: conjunct.frame_bytes}
+    if conjunct.ip4_bytes:
+        needs[conjunct.ip4_at] = conjunct.ip4_bytes
+    return needs
+
+
+def _bits_out(box: Box, hole: Box) -> Iterator[Box]:
+    """Disjoint boxes that leave the hole by one bit each: bits before agree with the hole, one differs."""
+    agreed = box
+    for space, (mask, value) in hole.items():
+        open_bits = mask & ~box.get(space, (0, 0))[0]
+        while open_bits:
+            bit = open_bits & -open_bits
+            open_bits ^= bit
+            yield meet(agreed, {space: (bit, value & bit ^ bit)})
+            agreed = meet(agreed, {space: (bit, value & bit)})
+
+
+def _exits(piece: _Piece, hole: _Hole) -> list[_Piece] | None:
+    """The ways out of a hole; None where the piece is outside already."""
+    if clash(piece.box, hole.box):
+        return None
+    if any(piece.high.get(space, MAX_FRAME + 1) <= need for space, need in hole.needs.items()):
+        return None
+    if any(within(piece.box, {space: (mask, value)}) for space, mask, value in hole.excluded):
+        return None
+    exits = [replace(piece, box=box) for box in _bits_out(piece.box, hole.box)]
+    exits += [found for term in hole.excluded if (found := piece.fixed(term))]
+    exits += [found for space, need in hole.needs.items() if (found := piece.shorter(space, need))]
+    return exits
+
+
+def _as_hole(term: Term) -> _Hole:
+    space, mask, value = term
+    return _Hole({space: (mask, value)}, (), {})
+
+
+def _search(piece: _Piece, holes: Sequence[_Hole], budget: _Budget) -> _Piece | None:
+    """A piece of the piece outside of all holes."""
+    budget.spend()
+    left: list[_Hole] = []
+    best: list[_Piece] | None = None
+    for hole in holes:
+        exits = _exits(piece, hole)
+        if exits is None:
+            continue
+        left.append(hole)
+        if best is None or len(exits) < len(best):
+            best = exits
+            if not exits:
+                return None
+    for found in best or ():
+        answer = _search(found, left, budget)
+        if answer is not None:
+            return answer
+    return None if left else piece
+
+
+def _spaces(conjuncts: Sequence[Conjunct]) -> set[int]:
+    """Where the IPv4 headers begin that the conjuncts count from."""
+    return {conjunct.ip4_at for conjunct in conjuncts if conjunct.ip4_bytes}
+
+
+def _resolved(conjunct: Conjunct, lengths: Mapping[int, int]) -> _Hole | None:
+    """The conjunct with all offsets in the frame, given the lengths of IPv4 headers; None: it takes no such frame."""
+    box = conjunct.bits
+    at = conjunct.ip4_at
+    if not conjunct.ip4_bytes:
+        return _Hole(box, conjunct.excluded, _needs(conjunct))
+    end = at + lengths[at]
+    nibble = {FRAME: (15 << 8 * at, lengths[at] // 4 << 8 * at)}
+    if clash(box, nibble):
+        return None
+    box = meet(box, nibble)
+    if not shift_space(box, at, end):
+        return None
+    excluded = tuple((FRAME, m << 8 * end, v << 8 * end) if s == at else (s, m, v) for s, m, v in conjunct.excluded)
+    return _Hole(box, excluded, {FRAME: max(conjunct.frame_bytes, end + conjunct.ip4_bytes)})
+
+
+def _wire_boxes(low: int) -> Iterator[Term]:
+    """low..65535 as prefixes of the length on the wire, the greatest first."""
+    mask, value = 0, 0
+    for i in range(15, -1, -1):
+        bit = 1 << i
+        mask |= bit
+        if not low & bit:
+            yield (LENGTH, mask, value | bit)
+        value |= low & bit
+    yield (LENGTH, mask, value)
+
+
+def _meet_all(holes: Sequence[_Hole]) -> _Piece | None:
+    box: Box = {}
+    low: dict[int, int] = {}
+    excluded: list[Term] = []
+    for hole in holes:
+        if clash(box, hole.box):
+            return None
+        box = meet(box, hole.box)
+        excluded += hole.excluded
+        for space, need in hole.needs.items():
+            low[space] = max(low.get(space, 0), need)
+    return _Piece(box, tuple(excluded), low, {})
+
+
+def _concrete(wanted: Sequence[_Hole], holes: Sequence[_Hole], budget: _Budget) -> Witness | None:
+    """A frame in all of `wanted` and none of `holes`, all offsets being in the frame."""
+    piece = _meet_all(wanted)
+    if piece is None:
+        return None
+    obstacles = [*holes, *(_as_hole(term) for term in piece.excluded)]
+    low = piece.low.get(FRAME, 0)
+    if not any(LENGTH in h.box or any(s == LENGTH for s, _, _ in h.excluded) for h in (*wanted, *obstacles)):
+        return _witness(_search(piece, obstacles, budget), None)
+    for term in _wire_boxes(low):
+        narrowed = piece.fixed(term)
+        found = _search(narrowed, obstacles, budget) if narrowed else None
+        if found is not None:
+            mask, value = found.box[LENGTH]
+            return _witness(found, value | ~mask & 0xFFFF)
+    return None
+
+
+def _witness(piece: _Piece | None, wire_len: int | None) -> Witness | None:
+    if piece is None:
+        return None
+    high = min(piece.high.get(FRAME, MAX_FRAME + 1) - 1, MAX_FRAME if wire_len is None else wire_len)
+    return Witness(
+        {space: known for space, known in piece.box.items() if space == FRAME}, piece.low[FRAME], high, wire_len
+    )
+
+
+def solve(wanted: Sequence[Conjunct], outside: Sequence[Conjunct] = (), quota: int = QUOTA) -> Witness | None:
+    """A frame that every conjunct of `wanted` takes and none of `outside`; None where there is none.
+
+    ExhaustedError where that is not known within `quota` steps.
+    """
+    try:
+        return _solve(wanted, outside, _Budget(quota))
+    except RecursionError:
+        raise ExhaustedError(f"region check: {len(outside)} conjuncts are cut too deeply") from None
+
+
+def _solve(wanted: Sequence[Conjunct], outside: Sequence[Conjunct], budget: _Budget) -> Witness | None:
+    start = _meet_all([_Hole(c.bits, c.excluded, _needs(c)) for c in wanted])
+    if start is None:
+        return None
+    near = [c for c in outside if not clash(start.box, c.bits)]
+    loose = [*(_Hole(c.bits, c.excluded, _needs(c)) for c in near), *(_as_hole(term) for term in start.excluded)]
+    if _search(start, loose, budget) is None:
+        return None
+    spaces = sorted(_spaces((*wanted, *near)))
+    for chosen in product(HEADER_LENGTHS, repeat=len(spaces)):
+        lengths = dict(zip(spaces, chosen, strict=True))
+        held = [_resolved(conjunct, lengths) for conjunct in wanted]
+        if any(hole is None for hole in held):
+            continue
+        fixed = [_fix_lengths(lengths), *(hole for hole in held if hole)]
+        holes = [hole for conjunct in near if (hole := _resolved(conjunct, lengths))]
+        found = _concrete(fixed, holes, budget)
+        if found is not None:
+            return found
+    return None
+
+
+def _fix_lengths(lengths: Mapping[int, int]) -> _Hole:
+    box: Box = {}
+    for at, length in lengths.items():
+        box = meet(box, {FRAME: (15 << 8 * at, length // 4 << 8 * at)})
+    return _Hole(box, (), {FRAME: byte_length(box.get(FRAME, (0, 0))[0])})

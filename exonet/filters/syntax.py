@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: MIT
+"""The first pass: which language is a filter written in?
+
+pcap-filter text goes to libpcap as it is. Text that names a header field (`Udp.dport`) is a Python expression: it is
+parsed with `ast`, never evaluated, and only comparisons of fields with literals combined with and/or/not (or & | ~)
+are understood. In text `Udp.dport in [53, 5353]`, `Ip.src in "10.0.0.0/8"`, `1000 <= Udp.dport <= 2000` and `Tcp.flags
+& 2 == 2` work as well.
+"""
+
+import ast
+import re
+
+from exonet.errors import FilterError
+from exonet.filters.fields import HEADERS, Expression, Field, Masked, Operand
+
+_NAMES = {header.__name__: header for header in HEADERS}
+_FIELD = re.compile(rf"\b(?:{'|'.join(_NAMES)})\.[a-z]")
+_MIRRORED: dict[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Lt: ast.Gt,
+    ast.LtE: ast.GtE,
+    ast.Gt: ast.Lt,
+    ast.GtE: ast.LtE,
+    ast.Eq: ast.Eq,
+    ast.NotEq: ast.NotEq,
+}
+MAX_TEXT = 65536
+MAX_DEPTH = 100
+
+
+def to_pcap(source: str | Expression) -> str:
+    """The pcap-filter text of a filter in either language. FilterError where a Python expression is none."""
+    if isinstance(source, Expression):
+        return source.text
+    if len(source) > MAX_TEXT:
+        raise FilterError(f'filter "{source[:40]}...": {len(source)} characters; at most {MAX_TEXT}')
+    return parse(source).text if _FIELD.search(source) else source
+
+
+def parse(text: str) -> Expression:
+    """A Python expression's text as an expression."""
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+        return _Reader(text).expression(tree.body)
+    except (SyntaxError, ValueError, MemoryError) as reason:
+        raise FilterError(f'filter "{text}": {getattr(reason, "msg", reason)}') from None
+    except RecursionError:
+        raise FilterError(f'filter "{text[:40]}...": nested too deeply') from None
+
+
+class _Reader:
+    """Turns syntax nodes into expressions, fields and literals; refuses anything else with the text it stands for."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def _refuse(self, node: ast.AST, why: str) -> FilterError:
+        return FilterError(f'filter "{self._text}": {ast.unparse(node)}: {why}')
+
+    def expression(self, node: ast.expr, depth: int = 0) -> Expression:
+        if depth > MAX_DEPTH:
+            raise FilterError(f'filter "{self._text[:40]}...": nested more than {MAX_DEPTH} deep')
+        if isinstance(node, ast.BoolOp):
+            parts = [self.expression(value, depth + 1) for value in node.values]
+            result = parts[0]
+            for part in parts[1:]:
+                result = result & part if isinstance(node.op, ast.And) else result | part
+            return result
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not | ast.Invert):
+            return ~self.expression(node.operand, depth + 1)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitAnd | ast.BitOr):
+            left, right = self.expression(node.left, depth + 1), self.expression(node.right, depth + 1)
+            return left & right if isinstance(node.op, ast.BitAnd) else left | right
+        if isinstance(node, ast.Compare):
+            return self._comparison(node)
+        raise self._refuse(node, "is not a comparison of a field, such as Udp.dport == 53")
+
+    def _comparison(self, node: ast.Compare) -> Expression:
+        operands = [node.left, *node.comparators]
+        if len(node.ops) == 2:
+            return self._chain(node)
+        if len(node.ops) > 2:
+            raise self._refuse(node, "compares too many things; use `and`")
+        left, operator, right = operands[0], node.ops[0], operands[1]
+        if isinstance(left, ast.Constant):
+            mirrored = _MIRRORED.get(type(operator))
+            if mirrored is None:
+                raise self._refuse(node, "the field must stand on the left of `in`")
+            left, operator, right = right, mirrored(), left
+        return self._compare(self._field(left), operator, right, node)
+
+    def _chain(self, node: ast.Compare) -> Expression:
+        """a <= field <= b."""
+        field = self._field(node.comparators[0])
+        if isinstance(field, Masked) or not all(isinstance(op, ast.Lt | ast.LtE) for op in node.ops):
+            raise self._refuse(node, "must be low <= field <= high; put parentheses around comparisons beside & and |")
+        low, high = (field.number(self._literal(end)) for end in (node.left, node.comparators[1]))
+        after, before = (isinstance(operator, ast.Lt) for operator in node.ops)
+        return field.between(low + after, high - before)
+
+    def _compare(self, field: Field | Masked, operator: ast.cmpop, right: ast.expr, node: ast.expr) -> Expression:
+        if isinstance(operator, ast.In | ast.NotIn) and isinstance(field, Field):
+            inside = self._inside(field, right)
+            return inside if isinstance(operator, ast.In) else ~inside
+        value = self._literal(right)
+        if isinstance(operator, ast.Eq):
+            return field == value
+        if isinstance(operator, ast.NotEq):
+            return field != value
+        if isinstance(field, Masked) or not isinstance(operator, ast.Lt | ast.LtE | ast.Gt | ast.GtE):
+            raise self._refuse(node, "this comparison is not understood")
+        if isinstance(operator, ast.Lt):
+            return field < value
+        if isinstance(operator, ast.LtE):
+            return field <= value
+        return field > value if isinstance(operator, ast.Gt) else field >= value
+
+    def _inside(self, field: Field, right: ast.expr) -> Expression:
+        if isinstance(right, ast.List | ast.Tuple | ast.Set):
+            return field.one_of(self._literal(element) for element in right.elts)
+        value = self._literal(right)
+        if not isinstance(value, str):
+            raise self._refuse(right, "`in` takes a list of values or a network such as '10.0.0.0/8'")
+        return field.within(value)
+
+    def _field(self, node: ast.expr) -> Field | Masked:
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitAnd):
+            field, mask = self._field(node.left), self._literal(node.right)
+            if isinstance(field, Field) and isinstance(mask, int):
+                return field & mask
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in _NAMES:
+            header = _NAMES[node.value.id]
+            named = vars(header).get(node.attr)
+            if isinstance(named, Field):
+                return named
+            known = ", ".join(name for name, value in vars(header).items() if isinstance(value, Field))
+            raise self._refuse(node, f"there is no such field; {node.value.id} has {known}")
+        raise self._refuse(node, "is not a field such as Udp.dport; put parentheses around comparisons beside & and |")
+
+    def _literal(self, node: ast.expr) -> Operand:
+        if isinstance(node, ast.Constant) and isinstance(node.value, int | str) and not isinstance(node.value, bool):
+            return node.value
+        raise self._refuse(node, "is not a number or a text; put parentheses around comparisons beside & and |")

@@ -1,0 +1,393 @@
+# SPDX-License-Identifier: MIT
+"""The pass from classic BPF to paths: a symbolic walk over A, X and M[], path by path.
+
+A path is what a frame must satisfy for the program to take that way to an accepting return: known bits, excluded
+terms, ranges of fields, and the captured bytes that its loads need (a load beyond them makes a BPF program return 0,
+so every load on the path adds to the guards). Ways that cannot be taken are pruned. `Walk.accepts_all` asks the
+program itself whether every frame of a path is accepted; simplify.py uses it to drop what a path does not need.
+
+What does not decompose raises `Undecomposable` with the reason: loops, two fields combined, too many ways.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from exonet.filters.conjunct import FRAME, LENGTH, Term
+from exonet.filters.libpcap import Instruction
+from exonet.filters.value import WORD, Value, constant, operate
+
+MAX_PATHS = 4096
+MAX_STEPS = 200_000
+MAX_QUESTION_STEPS = 2_000_000
+MAX_SPLIT = 5
+MAX_FRAME = 65535
+
+_CLASS = ("ld", "ldx", "st", "stx", "alu", "jmp", "ret", "misc")
+_ALU = ("add", "sub", "mul", "div", "or", "and", "lsh", "rsh", "neg", "mod", "xor")
+_JUMP = ("ja", "jeq", "jgt", "jge", "jset")
+_SIZE = {0x00: 4, 0x08: 2, 0x10: 1}
+_NOTHING = constant(0)
+
+
+class Undecomposable(Exception):
+    """The program is not a union of conjuncts within the limits; the text is the reason."""
+
+
+Range = tuple[int, int]
+Guards = tuple[int, tuple[int, int] | None]
+
+
+@dataclass(slots=True)
+class State:
+    """A path so far."""
+
+    pc: int = 0
+    a: Value = _NOTHING
+    x: Value = _NOTHING
+    memory: dict[int, Value] = field(default_factory=dict)
+    bits: dict[int, tuple[int, int]] = field(default_factory=dict)
+    excluded: tuple[Term, ...] = ()
+    ranges: dict[Value, Range] = field(default_factory=dict)
+    frame_bytes: int = 0
+    ip4: tuple[int, int] | None = None  # where the header begins, and bytes needed after it
+
+    def copy(self) -> "State":
+        return State(
+            self.pc,
+            self.a,
+            self.x,
+            dict(self.memory),
+            dict(self.bits),
+            self.excluded,
+            dict(self.ranges),
+            self.frame_bytes,
+            self.ip4,
+        )
+
+    def constraints(self) -> "State":
+        """The same set of frames, at the program's start."""
+        return State(
+            bits=dict(self.bits),
+            excluded=self.excluded,
+            ranges=dict(self.ranges),
+            frame_bytes=self.frame_bytes,
+            ip4=self.ip4,
+        )
+
+    def fix(self, term: Term) -> bool:
+        """Adds that a term holds; False where no frame is left."""
+        space, mask, value = term
+        if not mask:
+            return True
+        known, bits = self.bits.get(space, (0, 0))
+        if (bits ^ value) & known & mask:
+            return False
+        self.bits[space] = (known | mask, bits | value)
+        return all(not self._holds(other) for other in self.excluded)
+
+    def exclude(self, term: Term) -> bool:
+        """Adds that a term does not hold; False where no frame is left."""
+        space, mask, value = term
+        known, bits = self.bits.get(space, (0, 0))
+        if (bits ^ value) & known & mask:
+            return True
+        if not mask & ~known:
+            return False
+        if term not in self.excluded:
+            self.excluded = (*self.excluded, term)
+        return True
+
+    def _holds(self, term: Term) -> bool:
+        space, mask, value = term
+        known, bits = self.bits.get(space, (0, 0))
+        return not mask & ~known and not (bits ^ value) & mask
+
+    def bounds(self, value: Value) -> Range:
+        """The least and the greatest that the value (without its addend) can be, as far as is known."""
+        low, high = self.ranges.get(value._replace(addend=0), (0, WORD))
+        now = value._replace(addend=0).under(self.bits)
+        return max(low, now.const), min(high, now.const | now.live)
+
+    def confine(self, value: Value, low: int, high: int) -> bool:
+        """Adds that the value (without its addend) lies in low..high; False where no frame is left."""
+        least, most = self.bounds(value)
+        if low <= least and most <= high:
+            return True
+        low, high = max(low, least), min(high, most)
+        self.ranges[value._replace(addend=0)] = (low, high)
+        return low <= high
+
+
+def _ip4_header(value: Value) -> int | None:
+    """Where the IPv4 header begins whose length in bytes this value is; None: it is something else."""
+    fits = value.space == FRAME and value.size == 1 and value.mask == 0x0F and value.shift == 2
+    return value.offset if fits and not value.flip and not value.const else None
+
+
+def _intervals(low: int, high: int, addend: int) -> Iterator[Range]:
+    """Where `field + addend` (modulo 2**32) lies in low..high, as intervals of the field."""
+    if low > high:
+        return
+    start, end = (low - addend) & WORD, (high - addend) & WORD
+    if start <= end:
+        yield start, end
+    else:
+        yield 0, end
+        yield start, WORD
+
+
+class Walk:
+    """A program to be walked: first all of `paths`, the accepting ways, disjoint; then questions about them."""
+
+    def __init__(self, program: Sequence[Instruction]) -> None:
+        self._program = program
+        self._steps = 0  # left
+        for i, instruction in enumerate(program):
+            if instruction.code == 0x05 and instruction.k >= 1 << 31:
+                raise Undecomposable(f"instruction {i} loops: how deep it looks into a frame is not bounded")
+
+    def paths(self) -> Iterator[State]:
+        found = 0
+        self._steps = MAX_STEPS
+        for state, accepted in self._leaves(State(), None):
+            if accepted:
+                found += 1
+                if found > MAX_PATHS:
+                    raise Undecomposable(f"more than {MAX_PATHS} ways lead to a match")
+                yield state
+        self._steps = MAX_QUESTION_STEPS
+
+    def accepts_all(self, start: State) -> bool:
+        """Is every frame of `start` accepted, without a load beyond its guards? False also where that is not known."""
+        guards = start.frame_bytes, start.ip4
+        try:
+            return all(accepted for _, accepted in self._leaves(start.constraints(), guards))
+        except Undecomposable:
+            return False
+
+    def _leaves(self, start: State, guards: Guards | None) -> Iterator[tuple[State, bool]]:
+        """Every return that can be reached. With `guards`, a load beyond them counts as a refusing return."""
+        pending = [start]
+        while pending:
+            state = pending.pop()
+            accepted: bool | None = None
+            while accepted is None:
+                self._steps -= 1
+                if self._steps < 0:
+                    raise Undecomposable(f"it takes more than {MAX_STEPS} steps to follow")
+                more = self._step(state, self._program[state.pc])
+                if isinstance(more, bool):
+                    accepted = more
+                    break
+                if not more:
+                    break
+                state = more[0]
+                pending.extend(more[1:])
+                if guards and (state.frame_bytes > guards[0] or (state.ip4 and state.ip4 != guards[1])):
+                    accepted = False
+            if accepted is not None:
+                yield state, accepted
+
+    def _step(self, state: State, instruction: Instruction) -> list[State] | bool:
+        """One instruction: the states after it, or the verdict of a return."""
+        kind = _CLASS[instruction.code & 7]
+        if kind in ("ld", "ldx"):
+            return self._load(state, instruction, kind)
+        if kind == "alu":
+            return self._alu(state, instruction)
+        if kind == "jmp":
+            return self._jump(state, instruction)
+        if kind == "ret":
+            return self._return(state, instruction)
+        if kind == "st":
+            state.memory[instruction.k] = state.a
+        elif kind == "stx":
+            state.memory[instruction.k] = state.x
+        elif instruction.code & 0x80:
+            state.a = state.x
+        else:
+            state.x = state.a
+        state.pc += 1
+        return [state]
+
+    def _return(self, state: State, instruction: Instruction) -> list[State] | bool:
+        if instruction.code & 0x18 == 0x10:
+            value = state.a.under(state.bits)
+            if not value.is_constant:
+                raise Undecomposable("it returns a computed number")
+            return value.const != 0
+        return instruction.k != 0
+
+    # -- loads --
+
+    def _load(self, state: State, instruction: Instruction, kind: str) -> list[State] | bool:
+        mode, size = instruction.code & 0xE0, _SIZE.get(instruction.code & 0x18, 4)
+        k = instruction.k
+        if mode == 0xA0:
+            return self._at(state, k, 1, lambda loaded: _msh(state, loaded))
+        if mode == 0x00:
+            value = constant(k)
+        elif mode == 0x60:
+            value = state.memory.get(k, _NOTHING)
+        elif mode == 0x80:
+            value = Value(space=LENGTH, size=2, mask=0xFFFF)
+        elif mode == 0x20:
+            return self._at(state, k, size, lambda loaded: _put_a(state, loaded))
+        else:
+            return self._indirect(state, k, size)
+        if kind == "ld":
+            state.a = value
+        else:
+            state.x = value
+        state.pc += 1
+        return [state]
+
+    def _at(self, state: State, offset: int, size: int, put: Callable[[Value], None]) -> list[State] | bool:
+        """A load at a fixed offset of the frame."""
+        if offset + size > MAX_FRAME:
+            return False
+        state.frame_bytes = max(state.frame_bytes, offset + size)
+        put(Value(FRAME, offset, size, (1 << 8 * size) - 1))
+        state.pc += 1
+        return [state]
+
+    def _indirect(self, state: State, k: int, size: int) -> list[State] | bool:
+        index = state.x.under(state.bits)
+        if index.is_constant:
+            return self._at(state, (index.const + index.addend + k) & WORD, size, lambda loaded: _put_a(state, loaded))
+        at = _ip4_header(state.x._replace(addend=0))
+        if at is not None and (state.ip4 is None or state.ip4[0] == at):
+            offset = (state.x.addend + k - at) & WORD
+            if offset + size <= MAX_FRAME:
+                state.ip4 = (at, max(offset + size, state.ip4[1] if state.ip4 else 0))
+                _put_a(state, Value(at, offset, size, (1 << 8 * size) - 1))
+                state.pc += 1
+                return [state]
+        return self._split(state, index, f"it looks at an offset that depends on {_name(index)}")
+
+    def _split(self, state: State, value: Value, why: str) -> list[State]:
+        """One state for each value of a small field, all at the same instruction."""
+        if value.width > MAX_SPLIT:
+            raise Undecomposable(f"{why}, which has 2**{value.width} values")
+        states = []
+        for term in value.points():
+            branch = state.copy()
+            if branch.fix(term):
+                states.append(branch)
+        return states
+
+    # -- arithmetic --
+
+    def _alu(self, state: State, instruction: Instruction) -> list[State] | bool:
+        operation = _ALU[instruction.code >> 4]
+        a = state.a.under(state.bits)
+        x = state.x.under(state.bits) if instruction.code & 0x08 else constant(instruction.k)
+        if operation == "neg":
+            if not a.is_constant:
+                return self._split(state, a, f"it negates {_name(a)}")
+            state.a = constant(-(a.const + a.addend))
+            state.pc += 1
+            return [state]
+        left, right = (a, x) if a.is_constant else (state.a, x)  # unresolved: an IPv4 header length stays recognisable
+        if a.is_constant and not x.is_constant and operation in ("add", "and", "or", "xor", "mul"):
+            left, right = state.x, a
+        if not right.is_constant:
+            narrow = min((v for v in (a, x) if not v.is_constant), key=lambda v: v.width)
+            return self._split(state, narrow, f"it combines {_name(a)} with {_name(x)}")
+        number = right.const + right.addend & WORD
+        if operation in ("div", "mod") and not number:
+            return False
+        result = operate(operation, left, number)
+        if result is None:
+            return self._split(state, left.under(state.bits), f"it computes {operation} {number} on {_name(left)}")
+        state.a = result
+        state.pc += 1
+        return [state]
+
+    # -- jumps --
+
+    def _jump(self, state: State, instruction: Instruction) -> list[State] | bool:
+        operation = _JUMP[instruction.code >> 4]
+        if operation == "ja":
+            state.pc += 1 + instruction.k
+            return [state]
+        yes, no = state.pc + 1 + instruction.jt, state.pc + 1 + instruction.jf
+        if yes == no:
+            state.pc = yes
+            return [state]
+        x = state.x.under(state.bits) if instruction.code & 0x08 else constant(instruction.k)
+        a = state.a.under(state.bits)
+        if not x.is_constant:
+            narrow = min((v for v in (a, x) if not v.is_constant), key=lambda v: v.width)
+            return self._split(state, narrow, f"it compares {_name(a)} with {_name(x)}")
+        number = x.const + x.addend & WORD
+        if a.is_constant:
+            state.pc = yes if _decide(operation, a.const + a.addend & WORD, number) else no
+            return [state]
+        if operation == "jeq":
+            return self._equal(state, number, yes, no)
+        if operation == "jset":
+            return self._set(state, number, yes, no)
+        return self._greater(state, number + (operation == "jgt"), yes, no)
+
+    def _equal(self, state: State, number: int, yes: int, no: int) -> list[State]:
+        low, high = state.bounds(state.a)
+        wanted = (number - state.a.addend) & WORD
+        term = state.a._replace(addend=0).term(WORD, wanted) if low <= wanted <= high else None
+        if term is None:
+            state.pc = no
+            return [state]
+        return _fork(state, yes, no, term)
+
+    def _set(self, state: State, number: int, yes: int, no: int) -> list[State]:
+        if state.a.addend:
+            return self._split(state, state.a.under(state.bits), f"it tests bits of a sum with {_name(state.a)}")
+        term = state.a.term(number, 0)
+        if term is None:
+            state.pc = yes
+            return [state]
+        return _fork(state, no, yes, term)
+
+    def _greater(self, state: State, number: int, yes: int, no: int) -> list[State]:
+        """A >= number."""
+        states = []
+        for pc, low, high in ((yes, number, WORD), (no, 0, number - 1)):
+            for interval in _intervals(low, high, state.a.addend):
+                branch = state.copy()
+                branch.pc = pc
+                if branch.confine(state.a, *interval):
+                    states.append(branch)
+        return states
+
+
+def _msh(state: State, loaded: Value) -> None:
+    state.x = loaded._replace(mask=0x0F, shift=2)
+
+
+def _put_a(state: State, loaded: Value) -> None:
+    state.a = loaded
+
+
+def _decide(operation: str, a: int, k: int) -> bool:
+    return {"jeq": a == k, "jgt": a > k, "jge": a >= k, "jset": a & k != 0}[operation]
+
+
+def _fork(state: State, holds: int, fails: int, term: Term) -> list[State]:
+    """Both ways of a masked equality, as far as they can be taken."""
+    other = state.copy()
+    state.pc, other.pc = holds, fails
+    states = [state] if state.fix(term) else []
+    if other.exclude(term):
+        states.append(other)
+    return states
+
+
+def _name(value: Value) -> str:
+    if value.is_constant:
+        return f"the number {value.const}"
+    if value.space == LENGTH:
+        return "the frame's length"
+    where = f"[{value.offset}:{value.size}]"
+    place = f"frame{where}" if value.space == FRAME else f"{where} after the IPv4 header"
+    full = (1 << 8 * value.size) - 1
+    return place if value.mask == full else f"{place} & {value.mask:#x}"

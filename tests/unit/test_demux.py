@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: MIT
+"""The table-driven demux: bind, unbind, refusals, quotas, bursts."""
+
+import random
+
+import pytest
+
+from exonet.abi import NO_OWNER, ffi, lib
+from exonet.errors import FilterError
+from exonet.filters.compile import compile_filter
+from exonet.filters.conjunct import Conjunct
+from exonet.filters.reference import Reference
+from tests.demux_box import Demux, burst, made_frames
+
+
+def udp(dport: int, source: str = "10.0.0.1", sport: int = 1024) -> tuple[bytes, int]:
+    address = bytes(int(part) for part in source.split("."))
+    header = bytes.fromhex("4500001c000100004011 0000".replace(" ", "")) + address + bytes((10, 0, 0, 2))
+    ether = bytes.fromhex("0200000000020200000000010800")
+    frame = ether + header + sport.to_bytes(2, "big") + dport.to_bytes(2, "big") + b"\0\x08\0\0"
+    return frame, len(frame)
+
+
+def box(mask: int, value: int, **guards: int) -> Conjunct:
+    made = Conjunct.of({0: (mask, value)}, **guards)
+    assert made is not None
+    return made
+
+
+def native(**fields: object) -> object:
+    made = ffi.new("struct exo_conjunct *")
+    atoms = fields.pop("atom", ())
+    for name, value in fields.items():
+        setattr(made, name, value)
+    for i, atom in enumerate(atoms):
+        made.atom[i] = atom
+    return made
+
+
+def test_r01_an_empty_demux_claims_nothing():
+    demux = Demux()
+    assert demux.classify(made_frames()) == [None] * len(made_frames())
+    assert demux.classify([]) == []
+    assert demux.remove(5) == 0
+    assert (demux.shapes, demux.conjuncts) == (0, 0)
+    assert lib.EXO_NO_OWNER == NO_OWNER == 2**32 - 1
+
+
+def test_r01_a_frame_has_one_owner_and_an_unbound_one_none():
+    demux = Demux()
+    for port in range(1000, 2000):
+        demux.bind(port, compile_filter(f"udp dst port {port}").conjuncts)
+    assert demux.shapes == 2
+    assert demux.conjuncts == 2000
+    frames = [udp(port) for port in range(990, 2010)]
+    assert demux.classify(frames) == [p if 1000 <= p < 2000 else None for p in range(990, 2010)]
+    assert [demux.remove(port) for port in range(1000, 2000, 2)] == [2] * 500
+    assert demux.classify(frames) == [p if 1000 <= p < 2000 and p % 2 else None for p in range(990, 2010)]
+    for port in range(1001, 2000, 2):
+        demux.remove(port)
+    assert (demux.shapes, demux.conjuncts) == (0, 0)
+
+
+def test_r04_a_connected_socket_beats_its_listener_in_either_order():
+    listener = compile_filter("udp dst port 53").conjuncts
+    connected = compile_filter("udp dst port 53 and src host 10.0.0.9 and src port 7").conjuncts
+    everything = compile_filter("").conjuncts
+    for order in ((1, 2, 3), (3, 2, 1), (2, 3, 1)):
+        demux = Demux()
+        for binding in order:
+            demux.bind(binding, (everything, listener, connected)[binding - 1])
+        frames = [udp(53), udp(53, "10.0.0.9", 7), udp(54), (b"", 0)]
+        assert demux.classify(frames) == [2, 3, 1, 1]
+        assert demux.match_all(frames[1]) == [3, 2, 1]
+
+
+def test_r04_a_narrower_interval_wins_with_the_same_prefix():
+    wide, narrow = (compile_filter(f"udp dst portrange {text}").conjuncts for text in ("1000-2000", "1008-1023"))
+    for order in ((1, 2), (2, 1)):
+        demux = Demux()
+        for binding in order:
+            demux.bind(binding, (wide, narrow)[binding - 1])
+        ports = (999, 1000, 1007, 1008, 1023, 1024, 2000, 2001)
+        assert demux.classify([udp(port) for port in ports]) == [None, 1, 1, 2, 2, 1, 1, None]
+        assert demux.remove(2) == len(narrow)
+        assert demux.classify([udp(1010)]) == [1]
+
+
+def test_an_exclusion_narrows_a_box():
+    demux = Demux()
+    demux.bind(1, compile_filter("udp dst port 53").conjuncts)
+    demux.bind(2, compile_filter("udp dst port 53 and not src host 10.0.0.9").conjuncts)
+    demux.bind(3, compile_filter("udp dst port 53 and not src host 10.0.0.9 and not src host 10.0.0.8").conjuncts)
+    frames = [udp(53), udp(53, "10.0.0.9"), udp(53, "10.0.0.8")]
+    assert demux.classify(frames) == [3, 1, 2]
+    assert demux.match_all(frames[0]) == [3, 2, 1]
+    assert demux.remove(3) == 2
+    assert demux.classify(frames) == [2, 1, 2]
+
+
+def test_exclusions_of_one_key_are_chained():
+    demux = Demux()
+    for last in range(1, 9):
+        demux.bind(last, compile_filter(f"udp dst port 53 and not src net 10.0.0.{last * 8}/29").conjuncts[:1])
+    assert demux.shapes == 1
+    assert len(demux.match_all(udp(53, "10.0.0.1"))) == 8
+    assert sorted(demux.match_all(udp(53, "10.0.0.17"))) == [1, 3, 4, 5, 6, 7, 8]
+    for last in (4, 1, 8):
+        assert demux.remove(last) == 1
+    assert sorted(demux.match_all(udp(53, "10.0.0.17"))) == [3, 5, 6, 7]
+
+
+def test_the_same_box_of_another_binding_is_a_conflict_and_changes_nothing():
+    demux = Demux()
+    one = box(0xFFFF, 0x1234)
+    assert demux.insert(1, one) == 0
+    assert demux.insert(1, one) == 0
+    assert demux.conjuncts == 1
+    assert demux.insert(2, one) == lib.EXO_E_CONFLICT
+    assert (demux.conjuncts, demux.remove(2), demux.remove(1)) == (1, 0, 1)
+
+
+def test_a_conflict_of_exclusions_needs_the_same_ones():
+    demux = Demux()
+    first = Conjunct.of({0: (0xFF, 1)}, [(0, 0xFF00, 0)])
+    second = Conjunct.of({0: (0xFF, 1)}, [(0, 0xFF00, 0x100)])
+    assert first and second
+    assert [demux.insert(1, first), demux.insert(2, second), demux.insert(3, first)] == [0, 0, lib.EXO_E_CONFLICT]
+    assert demux.classify([(b"\1\0", 2), (b"\1\1", 2), (b"\1\2", 2)])[:2] == [2, 1]
+
+
+@pytest.mark.parametrize("fields", (
+    {"atoms": 25},
+    {"atoms": 1, "atom": [(3, 0, 0xFF, 0)]},
+    {"atoms": 1, "atom": [(0, 0, 0, 0)]},
+    {"atoms": 1, "atom": [(0, 0, 0xF0, 0x0F)]},
+    {"atoms": 1, "atom": [(0, 65535, 0xFF, 0)]},
+    {"atoms": 1, "atom": [(2, 4, 0xFF, 0)]},
+    {"atoms": 0, "frame_bytes": 2**31},
+    {"atoms": 0, "ip4_bytes": 2**31},
+    {"atoms": 0, "binding": 2**31},
+    {"atoms": 0, "binding": NO_OWNER},
+))  # fmt: skip
+def test_a_bad_box_is_refused(fields):
+    demux = Demux()
+    assert lib.exo_demux_insert(demux.native, native(**fields)) == lib.EXO_E_INVALID
+    assert (demux.shapes, demux.conjuncts) == (0, 0)
+
+
+def test_guards_are_raised_over_every_masked_byte():
+    demux = Demux()
+    atoms = [(lib.EXO_BASE_FRAME, 10, 0xFF00, 0), (lib.EXO_BASE_IP4, 0, 0xFF000000, 0)]
+    assert lib.exo_demux_insert(demux.native, native(binding=4, atoms=2, atom=atoms)) == 0
+    assert demux.classify([(bytes(n), n) for n in range(20)]) == [None] * 15 + [4] * 5
+    unaligned = [(lib.EXO_BASE_FRAME, 1, 0xFFFFFFFF, 0x02030405)]
+    assert lib.exo_demux_insert(demux.native, native(binding=5, atoms=1, atom=unaligned)) == 0
+    data = bytes((1, 2, 3, 4, 5))
+    assert demux.classify([(data[:n], n) for n in range(6)]) == [None] * 5 + [5]
+
+
+def test_the_header_may_lie_behind_tags():
+    demux = Demux()
+    demux.bind(1, compile_filter("vlan and udp dst port 53").conjuncts)
+    demux.bind(2, compile_filter("udp dst port 53").conjuncts)
+    plain, _ = udp(53)
+    tagged = plain[:12] + b"\x81\0\0\5" + plain[12:]
+    assert demux.classify([(plain, 99), (tagged, 99), (tagged[:-6], 99)]) == [2, 1, None]
+
+
+def test_quota_of_shapes():
+    demux = Demux()
+    for i in range(lib.EXO_MAX_SHAPES):
+        assert demux.insert(i, box(i + 1, i + 1)) == 0
+    assert demux.insert(999, box(0x10000, 0)) == lib.EXO_E_FULL
+    assert demux.insert(999, box(1, 0)) == 0
+    assert demux.shapes == lib.EXO_MAX_SHAPES
+    assert demux.remove(7) == 1
+    assert demux.insert(1000, box(0x10000, 0)) == 0
+
+
+def test_all_ethertypes_of_many_shapes_are_dispatched():
+    demux, reference = Demux(), Reference()
+    for i in range(120):
+        ethertype = int.from_bytes((0x800 + i).to_bytes(2, "big"), "little")
+        for binding, conjunct in (
+            (i, box(0xFFFF << 96 | 1 << i % 90, ethertype << 96)),
+            (200 + i, box(1 << 112 + i, 0)),
+        ):
+            demux.bind(binding, [conjunct])
+            reference.insert(binding, conjunct)
+    chosen = random.Random(1)
+    for _ in range(300):
+        data = bytes(12) + (0x800 + chosen.randrange(130)).to_bytes(2, "big") + chosen.randbytes(20)
+        found, wanted = demux.match_all((data, 34), 256), reference.match_all(data)
+        assert set(found) == set(wanted)
+
+
+def test_a_shape_that_loses_its_one_ethertype_is_asked_for_all():
+    demux = Demux()
+    kinds = [int.from_bytes(kind.to_bytes(2, "big"), "little") << 96 for kind in (0x800, 0x806)]
+    demux.bind(1, [box(0xFFFF << 96, kinds[0])])
+    demux.bind(2, [box(0xFFFF << 96, kinds[1])])
+    frames = [(bytes(12) + kind.to_bytes(2, "big"), 14) for kind in (0x800, 0x806, 0x807)]
+    assert demux.classify(frames) == [1, 2, None]
+    demux.remove(2)
+    assert demux.classify(frames) == [1, None, None]
+
+
+def test_match_all_says_how_many_there_are():
+    demux = Demux()
+    for i in range(10):
+        demux.bind(i, [box(1 << i, 0)])
+    native_frames, _keep = burst([(bytes(4), 4)])
+    out = ffi.new("uint32_t[]", 4)
+    assert lib.exo_demux_match_all(demux.native, native_frames, out, 4) >= 10
+    assert len(set(out)) == 4
+    assert lib.exo_demux_match_all(demux.native, native_frames, ffi.NULL, 0) >= 10
+
+
+def test_more_words_than_the_demux_compares_are_refused():
+    wide = Conjunct.of({0: (int.from_bytes(b"\1\0\0\0" * 25, "little"), 0)})
+    assert wide is not None
+    with pytest.raises(FilterError, match="compares 25 words"):
+        wide.to_native(1)
+
+
+def test_memory_of_a_binding_is_bounded():
+    demux = Demux()
+    empty = demux.bytes
+    template = compile_filter(
+        "ip and tcp src port 1 and dst port 2 and src host 10.0.0.1 and dst host 10.0.0.2"
+    ).conjuncts
+    assert len(template) == 1
+    made = template[0].to_native(0)
+    count = 20_000
+    for i in range(count):
+        made.binding = i
+        made.atom[made.atoms - 1].value = (i * 7919 + 1) & made.atom[made.atoms - 1].mask
+        assert lib.exo_demux_insert(demux.native, made) == 0
+    assert demux.conjuncts == count
+    assert (demux.bytes - empty) / count <= 200
+
+
+def test_a_table_of_colliding_values_still_answers():
+    """Keys in arithmetic progression, the worst of many hashes, in a table that grows and shrinks."""
+    demux = Demux(seed=0)
+    made = box(0xFFFFFFFF, 0).to_native(0)
+    for i in range(5000):
+        made.binding = i
+        made.atom[0].value = (i << 20) & 0xFFFFFFFF | i >> 12
+        assert lib.exo_demux_insert(demux.native, made) == 0
+    frames = [(((i << 20) & 0xFFFFFFFF | i >> 12).to_bytes(4, "big"), 4) for i in range(5000)]
+    assert demux.classify(frames) == list(range(5000))
+    for i in range(0, 5000, 3):
+        assert demux.remove(i) == 1
+    assert demux.classify(frames) == [i if i % 3 else None for i in range(5000)]
+
+
+def test_a_hundred_thousand_values_live_in_one_shape():
+    demux = Demux(seed=3)
+    made = box(0xFFFFFFFF, 0).to_native(0)
+    for i in range(100_000):
+        made.binding = i
+        made.atom[0].value = i * 2654435761 & 0xFFFFFFFF
+        assert lib.exo_demux_insert(demux.native, made) == 0
+    assert (demux.shapes, demux.conjuncts) == (1, 100_000)
+    frames = [((i * 2654435761 & 0xFFFFFFFF).to_bytes(4, "big"), 4) for i in range(0, 100_000, 97)]
+    assert demux.classify(frames) == list(range(0, 100_000, 97))
+    for i in range(0, 100_000, 2):
+        assert demux.remove(i) == 1
+    assert demux.classify(frames) == [i if i % 2 else None for i in range(0, 100_000, 97)]
+
+
+def test_freeing_nothing_is_allowed():
+    lib.exo_demux_free(ffi.NULL)
