@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: MIT
+"""The machine as the kernel's Python sees it: each C function of `csrc/machine.h` that binding and teardown call,
+typed.
+
+One Protocol, so that syscalls, bindings and environments can be tested over a fake; `NativeMachine` is the real one.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+from exonet.abi import check, ffi, lib
+from exonet.kernel.localside import LocalSide
+
+__all__ = ["MachinePort", "NativeMachine"]
+
+
+class MachinePort(Protocol):
+    """What binding, syscalls and teardown need of a machine. Errors are exceptions of `errors.py`."""
+
+    @property
+    def pages(self) -> Any:
+        """`struct exo_pages *`"""
+
+    def now(self) -> int: ...
+    def open_env(self, layout: Any, wake_fd: int) -> int: ...
+    def env(self, number: int) -> Any: ...
+    def kill_env(self, number: int) -> None: ...
+    def wake_at(self, number: int, ns: int) -> None: ...
+    def new_binding(self, env: int, port: int, flags: int) -> int: ...
+    def insert(self, port: int, snoop: bool, conjunct: Any) -> None: ...
+    def clear(self, port: int, snoop: bool, binding: int) -> None: ...
+    def unbind(self, binding: int) -> None: ...
+    def subscribe(self, env: int, port: int, mac: bytes) -> None: ...
+    def unsubscribe(self, env: int, port: int, mac: bytes) -> None: ...
+    def neighbour(self, env: int, port: int, family: int, address: bytes) -> None: ...
+    def locals(self, env: int, sides: list[LocalSide]) -> None: ...
+    def ports(self) -> list[dict[str, Any]]:
+        """One {"port": n, "mac": "02:…", "mtu": n} per attached port."""
+
+
+class NativeMachine:
+    """The C machine. `ports` is what boot attached: it knows each wire's MTU."""
+
+    def __init__(self, native: Any, ports: list[dict[str, Any]]) -> None:
+        self.native = native
+        self._ports = ports
+        # An attribute: an inline LibOS asks for the time once a step, and a frame of Python less is a tenth of one.
+        self.now: Callable[[], int] = partial(lib.exo_now, native)
+
+    @property
+    def pages(self) -> Any:
+        return lib.exo_machine_pages(self.native)
+
+    def open_env(self, layout: Any, wake_fd: int) -> int:
+        return check(lib.exo_machine_env(self.native, layout, wake_fd), "a new environment")
+
+    def env(self, number: int) -> Any:
+        return lib.exo_machine_env_at(self.native, number)
+
+    def kill_env(self, number: int) -> None:
+        check(lib.exo_machine_env_kill(self.native, number), f"environment {number}: end")
+
+    def wake_at(self, number: int, ns: int) -> None:
+        lib.exo_machine_wake_at(self.native, number, ns)
+
+    def new_binding(self, env: int, port: int, flags: int) -> int:
+        return check(
+            lib.exo_machine_binding(self.native, env, port, flags), f"environment {env}: a binding on port {port}"
+        )
+
+    def insert(self, port: int, snoop: bool, conjunct: Any) -> None:
+        """A conjunct into the demux of a port, or into the one of its snoop bindings."""
+        demux = lib.exo_machine_demux(self.native, port, snoop)
+        check(lib.exo_demux_insert(demux, conjunct), f"binding {conjunct.binding}: a conjunct")
+
+    def clear(self, port: int, snoop: bool, binding: int) -> None:
+        """Takes a binding's conjuncts out of the demux; the binding stays."""
+        lib.exo_demux_remove(lib.exo_machine_demux(self.native, port, snoop), binding)
+
+    def unbind(self, binding: int) -> None:
+        """Its conjuncts leave the demux."""
+        check(lib.exo_machine_unbind(self.native, binding), f"binding {binding}: end")
+
+    def subscribe(self, env: int, port: int, mac: bytes) -> None:
+        what = f"environment {env}: group {mac.hex(':')} on port {port}"
+        check(lib.exo_machine_subscribe(self.native, env, port, mac), what)
+
+    def unsubscribe(self, env: int, port: int, mac: bytes) -> None:
+        what = f"environment {env}: group {mac.hex(':')} on port {port}"
+        check(lib.exo_machine_unsubscribe(self.native, env, port, mac), what)
+
+    def neighbour(self, env: int, port: int, family: int, address: bytes) -> None:
+        what = f"environment {env}: neighbour {address.hex()} on port {port}"
+        check(lib.exo_machine_neighbour(self.native, env, port, family, address), what)
+
+    def locals(self, env: int, sides: list[LocalSide]) -> None:
+        rows = ffi.new("struct exo_local[]", max(1, len(sides)))
+        for row, side in zip(rows, sides, strict=False):
+            side.fill(row)
+        check(
+            lib.exo_machine_locals(self.native, env, rows, len(sides)), f"environment {env}: {len(sides)} local sides"
+        )
+
+    def ports(self) -> list[dict[str, Any]]:
+        return self._ports

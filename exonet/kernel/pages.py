@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: MIT
+"""Physical pages: allocation by number or any, pins, release; under capability (checked by the caller) and quota.
+
+The table itself is C (`csrc/page.c`). Here: which extents an environment holds, their capabilities, and their memfds
+while they may still be delegated. An extent is one allocation, so one memfd: what is shared by delegation shares
+nothing else (DESIGN 5).
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from exonet.abi import check, ffi, lib
+from exonet.errors import UsageError
+from exonet.kernel.capability import Quota
+
+__all__ = ["Extent", "PageTable"]
+
+
+@dataclass(slots=True, eq=False)
+class Extent:
+    """One allocation. `live`: its pages that are still held; `fd`: the kernel's own copy of its memfd, open while
+    any is.
+    """
+
+    env: int
+    first: int
+    count: int
+    fd: int
+    live: set[int]
+    capability: int = 0
+
+    def describe(self) -> dict[str, Any]:
+        return {"first": self.first, "count": self.count, "held": len(self.live)}
+
+
+class PageTable:
+    """The pages of a machine and who holds them. `native` is its `struct exo_pages *`."""
+
+    def __init__(self, native: Any) -> None:
+        self.native = native
+        self._extents: list[Extent] = []
+
+    @property
+    def total(self) -> int:
+        return int(self.native.count)
+
+    @property
+    def free_count(self) -> int:
+        return int(lib.exo_pages_free_count(self.native))
+
+    @property
+    def owner_fd(self) -> int:
+        return int(self.native.owner_fd)
+
+    def used(self, env: int) -> int:
+        """Pages that `env` owns."""
+        return sum(len(extent.live) for extent in self.extents(env))
+
+    def extents(self, env: int) -> list[Extent]:
+        return [extent for extent in self._extents if extent.env == env]
+
+    def allocate(self, env: int, name: str, quota: Quota, first: int, count: int) -> Extent:
+        """`first` is a page number, or EXO_ANY_PAGE. ExhaustedError, ConflictError (taken), UsageError (no such
+        pages).
+        """
+        quota.charge("pages", self.used(env), count, name)
+        quota.charge("extents", len(self.extents(env)), 1, name)
+        if count > self.total:
+            raise UsageError(f"environment {name}: wants {count} pages, and the machine has {self.total} in all")
+        fd = ffi.new("int32_t *", -1)
+        where = "any" if first == lib.EXO_ANY_PAGE else f"{first}..{first + count - 1}"
+        got = check(
+            lib.exo_pages_allocate(self.native, env, first, count, fd),
+            f"environment {name}: {count} pages ({where}) of {self.total}, {self.free_count} free",
+        )
+        extent = Extent(env, got, count, fd[0], set(range(got, got + count)))
+        self._extents.append(extent)
+        return extent
+
+    def whole(self, env: int, first: int, count: int) -> Extent | None:
+        """The extent that is exactly these pages, if there is one: only a whole one can be shared, for its memfd
+        shows all of it.
+        """
+        for extent in self.extents(env):
+            if (extent.first, extent.count) == (first, count) and len(extent.live) == count:
+                return extent
+        return None
+
+    def find(self, first: int, length: int, count: int) -> int | None:
+        """The lowest run of `count` free pages inside first..first + length - 1."""
+        run = 0
+        for page in range(first, min(first + length, self.total)):
+            run = run + 1 if self.native.page[page].env == lib.EXO_NO_ENV else 0
+            if run == count:
+                return page + 1 - count
+        return None
+
+    def release(self, env: int, name: str, first: int, count: int) -> list[Extent]:
+        """ConflictError while pinned; UsageError where not all are its own. Returns the extents that have no page
+        left.
+        """
+        check(lib.exo_pages_release(self.native, env, first, count), _what(name, first, count, "free"))
+        return self._settle(env, range(first, first + count))
+
+    def seize(self, name: str, extent: Extent) -> None:
+        """By force, pinned or not, such pages of the extent as are still held."""
+        for page in sorted(extent.live):
+            check(lib.exo_pages_seize(self.native, extent.env, page, 1), _what(name, page, 1, "take"))
+        self._settle(extent.env, range(extent.first, extent.first + extent.count), [extent])
+
+    def pin(self, env: int, name: str, first: int, count: int) -> None:
+        check(lib.exo_pages_pin(self.native, env, first, count), _what(name, first, count, "pin"))
+
+    def unpin(self, env: int, name: str, first: int, count: int) -> None:
+        check(lib.exo_pages_unpin(self.native, env, first, count), _what(name, first, count, "unpin"))
+
+    def forget(self, env: int) -> int:
+        """The environment is dead: every page of it is free, every descriptor closed. Returns how many pages went."""
+        gone = check(lib.exo_pages_reclaim(self.native, env), f"environment {env}: its pages")
+        self._settle(env, range(self.total))
+        return gone
+
+    def close(self) -> None:
+        """Closes the descriptors of every extent; the native table is the machine's."""
+        for extent in self._extents:
+            os.close(extent.fd)
+        self._extents.clear()
+
+    def _settle(self, env: int, gone: range, among: list[Extent] | None = None) -> list[Extent]:
+        """These pages are no longer env's; an extent without pages is let go of. Returns those."""
+        ended = []
+        for extent in self.extents(env) if among is None else among:
+            extent.live.difference_update(gone)
+            if not extent.live and extent.fd >= 0:
+                os.close(extent.fd)
+                extent.fd = -1
+                self._extents.remove(extent)
+                ended.append(extent)
+        return ended
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "total": self.total,
+            "free": self.free_count,
+            "extents": [{"env": extent.env, **extent.describe()} for extent in self._extents],
+        }
+
+
+def _what(name: str, first: int, count: int, verb: str) -> str:
+    return f"environment {name}: {verb} pages {first}..{first + count - 1}"

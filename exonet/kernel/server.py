@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: MIT
+"""Serves the control sockets of the environments that are processes, and notices their death.
+
+`fileno()` is one descriptor for the machine's loop to watch: readable when `serve()` has something to do. serve()
+never blocks and its work is bounded: at most REQUESTS system calls per environment and call, and a budget per second
+beyond which the environment is not listened to for a while. A LibOS that does not read its replies, or sends what is
+no request, is at fault; MAX_FAULTS faults end it.
+"""
+
+import os
+import select
+import signal
+import socket
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from exonet.abi import check, lib
+from exonet.errors import ExonetError
+from exonet.gate.protocol import (
+    MAX_MESSAGE,
+    Op,
+    ProtocolError,
+    Reply,
+    Status,
+    decode_request,
+    encode_reply,
+    error_reply,
+)
+from exonet.kernel.environment import Environment, Event
+from exonet.kernel.launcher import LibOSProcess
+from exonet.kernel.syscalls import Answer, Dispatcher
+
+__all__ = ["Server"]
+
+REQUESTS = 8
+MAX_FAULTS = 16
+BURST = 512
+PER_SECOND = 2000
+OUTPUT_READ = 4096
+OUTPUT_KEPT = 8192
+SAID = 200
+FAILED = "exit status"
+SECOND_NS = 1_000_000_000
+
+
+@dataclass(slots=True, eq=False)
+class _Client:
+    env: Environment
+    control: socket.socket
+    process: LibOSProcess | None
+    tokens: float
+    refilled: int
+    resting: bool = False
+    fds: list[int] = field(default_factory=list)
+
+
+class Server:
+    """The control side of one machine. `on_death(env)` is called after the teardown, with env.end_reason and
+    env.exit_status set.
+
+    now: the machine's monotonic clock, ns.
+    """
+
+    def __init__(
+        self, dispatcher: Dispatcher, now: Callable[[], int], on_death: Callable[[Environment], None] | None = None
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._now = now
+        self._on_death = on_death
+        self._clients: dict[int, _Client] = {}
+        self._epoll = select.epoll()
+        self._timer = check(lib.exo_timer_open(), "the server's timer")
+        self._epoll.register(self._timer, select.EPOLLIN)
+
+    def fileno(self) -> int:
+        """To be watched (`exo_machine_watch`)."""
+        return self._epoll.fileno()
+
+    def add(self, env: Environment, process: LibOSProcess | None = None) -> None:
+        """Listens to an environment in process mode from now on."""
+        if env.control is None:
+            raise ValueError(f"environment {env.name}: has no control socket")
+        client = _Client(env, env.control, process, BURST, self._now())
+        client.fds = [env.control.fileno()]
+        if process is not None:
+            client.fds += [process.pidfd, process.output_fd]
+        for fd in client.fds:
+            self._clients[fd] = client
+            self._epoll.register(fd, select.EPOLLIN)
+
+    def serve(self, timeout: float = 0) -> None:
+        """Does what is there to do, bounded. timeout: seconds to wait for the first thing; the machine's loop
+        passes 0.
+        """
+        ready = dict(self._epoll.poll(timeout))
+        if ready.pop(self._timer, 0):
+            self._wake_resting()
+        for fd in sorted(ready):
+            client = self._clients.get(fd)
+            if client is not None:
+                self._serve_one(client, fd)
+        for env in self._dispatcher.environments:
+            if env.inbox and env.control is not None and env.alive:
+                self._flush(env)
+
+    def _serve_one(self, client: _Client, fd: int) -> None:
+        if fd == client.control.fileno():
+            self._requests(client)
+        elif client.process is not None and fd == client.process.output_fd:
+            self._output(client)
+        else:
+            self._died(client)
+
+    # Requests
+
+    def _requests(self, client: _Client) -> None:
+        for _ in range(REQUESTS):
+            if not client.env.alive:
+                return
+            if not self._afford(client):
+                return
+            try:
+                message, _, flags, _ = client.control.recvmsg(MAX_MESSAGE)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._end(client, f"its control socket broke: {error.strerror}")
+                return
+            if not message and not flags:
+                self._gone(client)
+                return
+            self._request(client, message, flags)
+
+    def _request(self, client: _Client, message: bytes, flags: int) -> None:
+        """One message. Descriptors sent with it were closed by the system: there was no room for any (MSG_CTRUNC)."""
+        env = client.env
+        op, sequence = Op.EVENT, 0
+        answer = Answer()
+        try:
+            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                raise ProtocolError("a message with descriptors, or longer than 65536 bytes: neither is taken")
+            request = decode_request(message)
+            op, sequence = request.op, request.sequence
+            answer = self._dispatcher.handle(env, request)
+            packed = encode_reply(Reply(op, sequence, Status.OK, answer.fields))
+        except ProtocolError as error:
+            answer, packed = Answer(), encode_reply(error_reply(op, sequence, error))
+            self._fault(client, str(error))
+        except ExonetError as error:
+            answer, packed = Answer(), encode_reply(error_reply(op, sequence, error))
+        if not env.alive:
+            return
+        if not self._send(env, packed, answer.fds):
+            self._fault(client, "it does not read its replies")
+        elif op is Op.EXIT:
+            self._end(client, _death(env.exit_status))
+
+    def _send(self, env: Environment, packed: bytes, fds: tuple[int, ...] = ()) -> bool:
+        """False where the LibOS's side is full or gone. Never blocks."""
+        if env.control is None:
+            return False
+        extra = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
+        try:
+            env.control.sendmsg([packed], extra, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except OSError:
+            return False
+        return True
+
+    def _flush(self, env: Environment) -> None:
+        """Sends what the environment is to be told; what does not fit now is tried again at the next serve."""
+        while env.inbox:
+            event: Event = env.inbox[0]
+            packed = encode_reply(Reply(Op.EVENT, 0, Status.EVENT, event.fields))
+            if not self._send(env, packed, tuple(event.fds)):
+                return
+            env.inbox.popleft().close()
+
+    def _fault(self, client: _Client, what: str) -> None:
+        client.env.faults += 1
+        if client.env.faults >= MAX_FAULTS:
+            self._end(client, f"{MAX_FAULTS} faults, the last: {what}")
+
+    # The budget
+
+    def _afford(self, client: _Client) -> bool:
+        """A token of the environment's budget; without one it is not listened to until there is."""
+        now = self._now()
+        client.tokens = min(BURST, client.tokens + (now - client.refilled) * PER_SECOND / SECOND_NS)
+        client.refilled = now
+        if client.tokens >= 1:
+            client.tokens -= 1
+            return True
+        client.resting = True
+        self._epoll.modify(client.control.fileno(), 0)
+        check(lib.exo_timer_set(self._timer, SECOND_NS * REQUESTS // PER_SECOND), "the server's timer")
+        return False
+
+    def _wake_resting(self) -> None:
+        check(lib.exo_timer_set(self._timer, 0), "the server's timer")
+        for client in {id(client): client for client in self._clients.values() if client.resting}.values():
+            client.resting = False
+            if client.env.alive:
+                self._epoll.modify(client.control.fileno(), select.EPOLLIN)
+
+    # Output and death
+
+    def _output(self, client: _Client) -> None:
+        """What it prints: the last of it is kept, for the message when it dies."""
+        assert client.process is not None
+        try:
+            read = os.read(client.process.output_fd, OUTPUT_READ)
+        except BlockingIOError:
+            return
+        client.env.output = (client.env.output + read)[-OUTPUT_KEPT:]
+        if not read:
+            self._forget(client, client.process.output_fd)
+
+    def _died(self, client: _Client) -> None:
+        """Its pidfd is readable: answer what it had still asked, then tear down."""
+        assert client.process is not None
+        status = client.process.poll()
+        self._end(client, _death(status))
+
+    def _gone(self, client: _Client) -> None:
+        """Its end of the control socket is closed: by itself, or because it is dying; its status tells, once reaped."""
+        reason = "it closed its control socket"
+        if client.process is not None:
+            self._stop_listening(client)
+            client.process.kill()
+            status = client.process.poll()
+            if status != -signal.SIGKILL:
+                reason = _death(status)
+        self._end(client, reason)
+
+    def _end(self, client: _Client, reason: str) -> None:
+        self._stop_listening(client)
+        said = client.env.output.decode(errors="replace").strip().splitlines()
+        if reason.startswith(FAILED) and said:
+            reason = f"{reason}: {said[-1][:SAID]}"
+        self._dispatcher.environments.end(client.env, reason)
+        if self._on_death is not None:
+            self._on_death(client.env)
+
+    def _stop_listening(self, client: _Client) -> None:
+        if client.process is not None and client.process.output_fd in client.fds:
+            self._output(client)
+        while client.fds:
+            self._forget(client, client.fds[-1])
+
+    def _forget(self, client: _Client, fd: int) -> None:
+        self._epoll.unregister(fd)
+        self._clients.pop(fd, None)
+        client.fds.remove(fd)
+
+    def close(self) -> None:
+        """Stops listening; environments are not ended by it."""
+        self._epoll.close()
+        os.close(self._timer)
+        self._clients.clear()
+
+
+def _death(status: int | None) -> str:
+    if status is None:
+        return "it hangs at its end"
+    if status == 0:
+        return "it left"
+    return f"killed by signal {-status}" if status < 0 else f"{FAILED} {status}"
