@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The machine's own structs: shared by machine.c, deliver.c, fragment.c, transmit.c, loop.c, simulate.c and cpu.c only.
+ */
+#ifndef EXO_MACHINE_PRIVATE_H
+#define EXO_MACHINE_PRIVATE_H
+
+#include "exo_kernel.h"
+
+enum { NEIGHBOURS = 1024, HELD_FRAGMENTS = 64, FRAGMENT_FLOWS = 1024, WATCHES = 512 };
+
+struct port {
+    struct exo_wire *wire;
+    struct exo_nic *nic;
+    struct exo_demux *demux;
+    struct exo_demux *snoops;
+    struct exo_nic_config config;
+    struct exo_frame pending[EXO_BURST];   /* taken from the wire, not yet accepted by the NIC (backpressure) */
+    uint32_t pending_at;
+    uint32_t pending_n;
+    uint32_t ended;
+    uint32_t masked;                       /* simulate: the interrupt was taken and polling goes on */
+};
+
+struct binding {
+    uint32_t env;
+    uint16_t port;
+    uint16_t flags;
+};
+
+struct group {
+    uint8_t mac[6];
+    uint16_t port;
+    uint32_t all;                          /* 1: every group of the port */
+    uint64_t members[EXO_MAX_ENVS / 64];
+};
+
+struct neighbour {
+    uint32_t env;
+    uint16_t port;
+    uint16_t family;
+    uint8_t address[16];
+};
+
+/* Who got the first fragment of a datagram; and fragments that came before theirs. */
+struct fragment_flow {
+    uint8_t key[40];                       /* addresses, identification, protocol, port */
+    uint32_t binding;
+    uint64_t expires;
+};
+
+struct held_fragment {
+    struct exo_frame frame;                /* data: malloc'ed; NULL: free slot */
+    uint8_t key[40];
+    uint64_t expires;
+};
+
+struct fragments {
+    struct fragment_flow flow[FRAGMENT_FLOWS];
+    struct held_fragment held[HELD_FRAGMENTS];
+    uint32_t held_count;
+};
+
+struct simulation {
+    struct exo_costs costs;
+    uint32_t interrupt_mode;
+    uint32_t budget;
+    uint32_t budget_left;
+    struct exo_slice slices[1024];
+    uint32_t slice_count;
+    uint32_t position;                     /* the slice that virtual_now lies in */
+    uint64_t slice_end;
+    uint64_t eligible;                     /* its environment runs from here on: debts are paid before */
+    uint32_t entered;                      /* the environment whose upcall was charged in this slice */
+    uint32_t stepping;                     /* the environment whose step Python is asked for */
+    uint64_t step_slice_end;               /* end of the slice in which that step began */
+    uint32_t last_ready;                   /* round robin without slices */
+};
+
+struct exo_machine {
+    struct exo_machine_config config;
+    struct exo_ledger ledger;
+    struct exo_pages *pages;
+    struct port port[EXO_MAX_PORTS];
+    uint32_t ports;
+    struct exo_env *env[EXO_MAX_ENVS];     /* by number; [0] unused */
+    uint32_t envs;                         /* highest number in use */
+    struct binding *binding;
+    uint32_t bindings;
+    uint32_t binding_capacity;
+    uint32_t *free_binding;                /* stack of numbers to use again */
+    uint32_t free_bindings;
+    struct group group[EXO_MAX_GROUPS];
+    uint32_t groups;
+    struct neighbour neighbour[NEIGHBOURS];
+    uint32_t neighbours;
+    struct fragments *fragments;
+    struct simulation sim;
+    uint64_t virtual_now;
+    uint64_t wake_at[EXO_MAX_ENVS];
+    uint64_t burst_now;                    /* the time at which the present burst began */
+    int32_t watch[WATCHES];
+    uint32_t watches;
+    int32_t error_port;
+    int32_t error_code;
+    int32_t error_errno;
+    uint32_t turned_round;                 /* frames were switched locally since the last pass began */
+    uint64_t sleeps;
+    uint64_t last_work;
+    uint64_t last_wire;                    /* when a frame of a wire was last pulled or consumed, or a wire ended */
+    uint64_t last_end;                     /* when a wire last ended */
+    uint64_t chatter_since;                /* LibOSes have kept themselves busy from then .. */
+    uint64_t chatter_last;                 /* .. until then */
+    uint32_t passes;
+    uint32_t timer_came;                   /* for the environment that exo_machine_ready named last */
+};
+
+static inline struct exo_env *live_env(const struct exo_machine *m, uint32_t number)
+{
+    return number < EXO_MAX_ENVS ? m->env[number] : NULL;
+}
+
+/* A frame that a LibOS has consumed or left, as far as it is remembered. */
+static inline struct exo_frame placed_frame(const struct exo_placed *placed)
+{
+    return (struct exo_frame){
+        .id = placed->id, .stamp = placed->stamp, .ts = placed->ts, .len = placed->bytes, .port = placed->port,
+        .flags = placed->local,
+    };
+}
+
+/* A fate that is not the fast path's: counted for the environment too. */
+void exo_machine_fate(struct exo_machine *m, const struct exo_frame *frame, int32_t reason, struct exo_env *env);
+/* deliver.c */
+uint32_t exo_deliver_some(struct exo_machine *m, uint32_t port, uint32_t queue, uint32_t max);
+void exo_deliver_publish(struct exo_env *env);
+void exo_deliver_to(struct exo_machine *m, uint32_t binding, const struct exo_frame *frame, uint32_t flags);
+/* fragment.c: the owner a fragment follows, remembering first fragments; EXO_NO_OWNER: none. Held: 1 where it was kept. */
+uint32_t exo_fragment_follow(struct exo_machine *m, const struct exo_frame *frame, uint32_t owner, uint32_t *held);
+void exo_fragment_expire(struct exo_machine *m, uint64_t now);
+void exo_fragment_forget(struct exo_machine *m, uint32_t binding);
+/* group.c: copies of a group frame; quoted owner of an ICMP error */
+void exo_deliver_group(struct exo_machine *m, const struct exo_frame *frame);
+uint32_t exo_quoted_owner(struct exo_machine *m, const struct exo_frame *frame);
+/* transmit.c */
+uint32_t exo_transmit_some(struct exo_machine *m, struct exo_env *env, uint32_t max);
+int32_t exo_transmit_waiting(struct exo_env *env);
+int32_t exo_transmit_posted(struct exo_env *env);
+uint32_t exo_transmit_next_bytes(struct exo_env *env);
+/* loop.c */
+uint32_t exo_port_pull(struct exo_machine *m, uint32_t port, uint64_t now);
+int32_t exo_machine_quiet(struct exo_machine *m);
+int32_t exo_machine_spent(const struct exo_machine *m, uint64_t now);
+int32_t exo_control_waiting(struct exo_machine *m);
+void exo_machine_chatter(struct exo_machine *m, uint64_t now);
+/* cpu.c: time reaches target, arrivals first; the slice that now lies in */
+void exo_cpu_advance(struct exo_machine *m, uint64_t target);
+void exo_cpu_locate(struct exo_machine *m);
+int32_t exo_env_has_work(struct exo_machine *m, struct exo_env *env);
+
+#endif

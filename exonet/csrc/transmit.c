@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The transmit path of the kernel: a LibOS's descriptors are taken one by one, the frame is gathered into the NIC's own buffer, and
+ * that copy is checked and leaves, or is switched to another environment of the port (SEMANTICS R8, R10, R11).
+ * Use time only: whatever the LibOS wrote ends in a frame sent or in a counter.
+ */
+#include <sys/socket.h>
+
+#include "machine_private.h"
+
+enum { MOST_PIECES = 18 };
+
+static const struct exo_transmit *transmit_ring(const struct exo_env *env)
+{
+    return (const struct exo_transmit *)((const uint8_t *)env->libos + env->layout.transmit_offset);
+}
+
+static uint32_t posted(struct exo_env *env)
+{
+    uint32_t put = __atomic_load_n(&env->libos->transmit_put.value, __ATOMIC_ACQUIRE);
+    if (EXO_LIKELY(put - env->transmit_taken <= env->layout.transmit_entries))
+        return put - env->transmit_taken;
+    env->lies++;
+    env->state = EXO_ENV_SHUT;
+    return 0;
+}
+
+static uint32_t word(const struct exo_index *index) { return __atomic_load_n(&index->value, __ATOMIC_RELAXED); }
+
+/* Has it posted what may leave now? Not where the last look found a frame without its end, or no room for completions, and the
+ * LibOS has written neither index since: it would keep the kernel from sleeping. */
+int32_t exo_transmit_waiting(struct exo_env *env)
+{
+    if (!exo_transmit_posted(env))
+        return 0;
+    return !env->stuck || word(&env->libos->transmit_put) != env->stuck_put || word(&env->libos->completion_taken) != env->stuck_taken;
+}
+
+int32_t exo_transmit_posted(struct exo_env *env)
+{
+    return env->state == EXO_ENV_LIVE && word(&env->libos->transmit_put) != env->transmit_taken;
+}
+
+/* The next frame's descriptors, each read once into a local; 0: the chain is not complete yet. */
+static uint32_t read_chain(struct exo_env *env, struct exo_transmit *chain)
+{
+    uint32_t have = posted(env);
+    for (uint32_t i = 0; i < have && i < MOST_PIECES; i++) {
+        uint32_t slot = (env->transmit_taken + i) & (env->layout.transmit_entries - 1);
+        const volatile struct exo_transmit *entry = &transmit_ring(env)[slot];
+        chain[i] = *entry;
+        if (!(chain[i].flags & EXO_F_MORE))
+            return i + 1;
+    }
+    /* No end within the most pieces, or in a full ring: it has none, and is refused whole. */
+    if (have >= MOST_PIECES)
+        return MOST_PIECES;
+    return have == env->layout.transmit_entries ? have : 0;
+}
+
+/* What the next frame will cost to copy; the LibOS's word, so at most a page of it. */
+uint32_t exo_transmit_next_bytes(struct exo_env *env)
+{
+    uint32_t length = transmit_ring(env)[env->transmit_taken & (env->layout.transmit_entries - 1)].length;
+    return length < EXO_PAGE_SIZE ? length : (uint32_t)EXO_PAGE_SIZE;
+}
+
+static int completion_room(struct exo_env *env, uint32_t wanted)
+{
+    if (env->layout.completion_entries - (env->completion_put - env->completion_seen) >= wanted)
+        return 1;
+    uint32_t seen = __atomic_load_n(&env->libos->completion_taken.value, __ATOMIC_ACQUIRE);
+    if (seen - env->completion_seen > env->completion_put - env->completion_seen) {
+        env->lies++;
+        env->state = EXO_ENV_SHUT;
+        return 0;
+    }
+    env->completion_seen = seen;
+    return env->layout.completion_entries - (env->completion_put - env->completion_seen) >= wanted;
+}
+
+static void complete(struct exo_env *env, const struct exo_transmit *chain, uint32_t pieces, int32_t status)
+{
+    struct exo_completion *ring = (struct exo_completion *)((uint8_t *)env->kernel + env->layout.completion_offset);
+    for (uint32_t i = 0; i < pieces; i++)
+        ring[env->completion_put++ & (env->layout.completion_entries - 1)] =
+            (struct exo_completion){.cookie = chain[i].cookie, .status = status};
+    env->transmit_taken += pieces;
+}
+
+/* The total length where every piece lies in a pinned page of the sender's own, else 0. */
+static uint32_t chain_length(const struct exo_machine *m, const struct exo_env *env, const struct exo_transmit *chain, uint32_t pieces)
+{
+    uint32_t total = 0;
+    if (chain[pieces - 1].flags & EXO_F_MORE)
+        return 0;
+    for (uint32_t i = 0; i < pieces; i++) {
+        const struct exo_transmit *t = &chain[i];
+        if (t->page >= m->pages->count || (uint32_t)t->offset + t->length > EXO_PAGE_SIZE || !t->length || t->gso_size)
+            return 0;
+        const struct exo_page *page = &m->pages->page[t->page];
+        if (page->env != env->number || !page->pins)
+            return 0;
+        total += t->length;
+    }
+    return total >= 14 ? total : 0;
+}
+
+/* virtio-net's partial checksum: the field at start + offset becomes the complement of the sum from start on. */
+static int finish_checksum(uint8_t *frame, uint32_t length, const struct exo_transmit *t)
+{
+    uint32_t at = (uint32_t)t->csum_start + t->csum_offset;
+    if (t->csum_start >= length || at + 2 > length)
+        return 0;
+    uint16_t sum = (uint16_t)~exo_checksum(frame + t->csum_start, length - t->csum_start, 0);
+    if (!sum)
+        sum = 0xffff;
+    memcpy(frame + at, &sum, 2);
+    return 1;
+}
+
+/* To the port's own environments, as if it came from the wire. The NIC takes it in any mode: nothing can hold it back. */
+static void switch_locally(struct port *p, const struct exo_frame *frame, uint64_t now)
+{
+    struct exo_frame turned = *frame;
+    turned.flags |= EXO_F_LOCAL;
+    turned.ts = now;
+    exo_nic_receive(p->nic, &turned, 1, now);
+}
+
+/* Sends the checked copy: to the wire, to the port's own environments, or both for a group. 0, or the reason. */
+static void forward(struct exo_machine *m, struct exo_env *env, struct exo_frame *frame, uint64_t now)
+{
+    struct port *p = &m->port[frame->port];
+    int group = frame->data[0] & 1;
+    int local = group ? m->envs > 1 : exo_nic_is_local(p->nic, frame->data);
+    env->sent++;
+    if (group || !local)
+        exo_nic_tx_commit(p->nic, frame);
+    if (!local)
+        return;
+    if (group)
+        m->ledger.copies[EXO_S_TRANSMIT]++;
+    m->ledger.out[EXO_S_TRANSMIT]++;
+    exo_machine_chatter(m, now);
+    switch_locally(p, frame, now);
+}
+
+static int32_t transmit_one(struct exo_machine *m, struct exo_env *env, const struct exo_transmit *chain, uint32_t pieces, uint64_t now)
+{
+    struct exo_frame frame = {.ts = now, .id = env->submitted++, .sender = env->number};
+    frame.port = chain[0].port < m->ports ? chain[0].port : 0;
+    m->ledger.in[EXO_S_TRANSMIT]++;
+    uint32_t length = chain[0].port < m->ports ? chain_length(m, env, chain, pieces) : 0;
+    int32_t reason = length ? 0 : EXO_R_TRANSMIT_BAD_DESCRIPTOR;
+    struct port *p = &m->port[frame.port];
+    if (!reason && length > p->config.max_frame)
+        reason = EXO_R_TRANSMIT_TOO_LONG;
+    if (!reason) {
+        uint8_t *to = exo_nic_tx_buffer(p->nic, length);
+        if (!to) {
+            exo_nic_flush(p->nic, p->wire, now);
+            to = exo_nic_tx_buffer(p->nic, length);
+        }
+        if (!to)
+            reason = EXO_R_TRANSMIT_WIRE_FULL;
+        for (uint32_t i = 0, at = 0; to && i < pieces; at += chain[i++].length)
+            memcpy(to + at, m->pages->page[chain[i].page].address + chain[i].offset, chain[i].length);
+        frame.data = to;
+        frame.len = frame.wire_len = length;
+    }
+    /* The checksum may be put anywhere in the frame, so the frame is checked with it in (R10). */
+    if (!reason && chain[0].flags & EXO_F_NEEDS_CSUM && !finish_checksum((uint8_t *)(uintptr_t)frame.data, length, &chain[0]))
+        reason = EXO_R_TRANSMIT_BAD_DESCRIPTOR;
+    if (!reason)
+        reason = exo_transmit_check(env, &frame);
+    if (reason)
+        exo_machine_fate(m, &frame, reason, env);
+    else
+        forward(m, env, &frame, now);
+    return reason;
+}
+
+uint32_t exo_transmit_some(struct exo_machine *m, struct exo_env *env, uint32_t max)
+{
+    if (!exo_transmit_waiting(env))
+        return 0;
+    struct exo_transmit chain[MOST_PIECES];
+    uint32_t n = 0, pieces;
+    uint64_t now = exo_now(m);
+    env->stuck_put = word(&env->libos->transmit_put);
+    env->stuck_taken = word(&env->libos->completion_taken);
+    while (n < max && (pieces = read_chain(env, chain)) && completion_room(env, pieces)) {
+        int32_t reason = transmit_one(m, env, chain, pieces, now);
+        complete(env, chain, pieces, -reason);
+        n++;
+    }
+    env->stuck = !n;
+    if (!n)
+        return 0;
+    for (uint32_t i = 0; i < m->ports; i++)
+        exo_nic_flush(m->port[i].nic, m->port[i].wire, now);
+    struct exo_kernel_area *k = env->kernel;
+    __atomic_store_n(&k->transmit_taken.value, env->transmit_taken, __ATOMIC_RELEASE);
+    __atomic_store_n(&k->completion_put.value, env->completion_put, __ATOMIC_RELEASE);
+    return n;
+}
+
+uint32_t exo_transmit_burst(struct exo_machine *m, struct exo_env *env)
+{
+    return exo_transmit_some(m, env, EXO_BURST);
+}
