@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: MIT
+"""What the commands share: one-line errors, option groups, the way a result is shown, the shipped trace."""
+
+import argparse
+import os
+import re
+import shutil
+import sys
+import sysconfig
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from exonet.clock import SPIN_NS, Clock, parse_duration
+from exonet.errors import ExonetError, MissingError, UsageError
+from exonet.lab.plan import Settings, parse_count, parse_ring
+from exonet.lab.results import Result
+
+T = TypeVar("T")
+
+DEMO = "web-dns.pcapng"
+INTERRUPTED = 130
+SPINS = {"polling": (1 << 64) - 1, "sleeping": 0}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?)(i?B)?", re.IGNORECASE)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, as UsageError."""
+
+    def __init__(self, *arguments: object, **named: object) -> None:
+        named.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        named.setdefault("allow_abbrev", False)
+        super().__init__(*arguments, **named)  # type: ignore[arg-type]  # argparse's own keywords, passed through
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def typed(parse: Callable[[str], T], name: str = "value") -> Callable[[str], T]:
+    """A parser of ours as argparse's `type`: its message is kept."""
+
+    def convert(text: str) -> T:
+        try:
+            return parse(text)
+        except ExonetError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    convert.__name__ = name
+    return convert
+
+
+def count(low: int, high: int) -> Callable[[str], int]:
+    return typed(lambda text: parse_count(text, "value", low, high))
+
+
+def ring(text: str) -> int:
+    return typed(lambda value: parse_ring(value, "ring"))(text)
+
+
+def size(text: str) -> int:
+    """Bytes of "1GiB", "512M", "64k", "65536"."""
+    match = _SIZE.fullmatch(text.strip())
+    factor = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}[match[2].upper()] if match else 0
+    if not match or float(match[1]) * factor < 1:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a size; write e.g. 65536, 64K or 1GiB')
+    return int(float(match[1]) * factor)
+
+
+duration = typed(parse_duration, "duration")
+
+
+def spin(text: str) -> int:
+    """ns of `polling` (for ever), `sleeping` (at once), or of how long to poll without work."""
+    return SPINS[text] if text in SPINS else duration(text)
+
+
+def add_machine(parser: argparse.ArgumentParser, *, clocks: bool = True, rings: bool = True) -> None:
+    """The machine's own options, the same for every command that runs one. rings: whether it has one ring size."""
+    group = parser.add_argument_group("the machine")
+    if clocks:
+        _add_clocks(group)
+    group.add_argument(
+        "--seed", type=count(0, 2**63 - 1), default=1, metavar="N", help="of all that is random (default 1)"
+    )
+    group.add_argument(
+        "--pages", type=count(64, 1 << 24), default=65536, metavar="N", help="physical pages of 4 KiB (default 65536)"
+    )
+    if rings:
+        group.add_argument(
+            "--rings",
+            type=ring,
+            default=1024,
+            metavar="N",
+            help="entries of each LibOS ring, a power of two (default 1024)",
+        )
+        group.add_argument(
+            "--buffers",
+            type=count(1, 32768),
+            metavar="N",
+            help="receive buffers each LibOS posts (default: as many as its ring has entries)",
+        )
+    group.add_argument(
+        "--descriptors",
+        type=ring,
+        default=1024,
+        metavar="N",
+        help="receive descriptors per NIC queue, a power of two (default 1024)",
+    )
+    group.add_argument("--fifo", type=size, default=65536, metavar="BYTES", help="the NIC's byte FIFO (default 64K)")
+    group.add_argument(
+        "--queues", type=count(1, 8), default=1, metavar="N", help="receive queues, chosen by RSS (default 1)"
+    )
+    group.add_argument(
+        "--nic-mode",
+        choices=("auto", "drop", "backpressure"),
+        default="auto",
+        help="what a full NIC does: drop the frame, or leave it on the wire "
+        "(default auto: backpressure at --speed max, else drop)",
+    )
+    group.add_argument(
+        "--spin",
+        type=spin,
+        default=SPIN_NS,
+        metavar="TIME|polling|sleeping",
+        help="poll so long without work before sleeping (default 2ms): longer is quicker to answer and costs CPU; "
+        "polling: never sleep, sleeping: at once",
+    )
+
+
+def _add_clocks(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--clock",
+        choices=[clock.value for clock in Clock],
+        default=Clock.MONOTONIC.value,
+        help="monotonic: real time, each LibOS a process (the default). virtual: a simulated CPU whose costs and "
+        "slices decide what is lost, LibOSes inline; repeats to the byte",
+    )
+    group.add_argument(
+        "--costs",
+        default="host",
+        metavar="MODEL",
+        help="virtual clock: cost model: host, dec5000, free, or a JSON file of `exonet calibrate` (default host)",
+    )
+    group.add_argument(
+        "--slices",
+        default="",
+        metavar="NAME:TIME,…",
+        help="virtual clock: the CPU's slice vector, as web:100us,dns:50us,-:1ms (- idles)",
+    )
+    group.add_argument(
+        "--interrupt",
+        choices=("poll", "each"),
+        default="poll",
+        help="virtual clock: budgeted polling, or an interrupt per packet (default poll)",
+    )
+    group.add_argument(
+        "--budget",
+        type=count(1, 4096),
+        default=64,
+        metavar="N",
+        help="virtual clock: packets polled before the LibOSes get a turn (default 64)",
+    )
+
+
+def add_memory(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--memory",
+        type=size,
+        default=1 << 30,
+        metavar="SIZE",
+        help="stream captures larger than this (default 1GiB)",
+    )
+
+
+def add_outputs(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what is written")
+    group.add_argument(
+        "--json", metavar="FILE", help='the result as JSON, schema 1; "-": on standard output instead of the table'
+    )
+    group.add_argument(
+        "--fates",
+        type=Path,
+        metavar="FILE",
+        help="the fate of every packet as Parquet: index, timestamp_ns, stage, reason, environment, port, latency_ns",
+    )
+    add_pcap_out(group)
+    add_trace(group)
+
+
+def add_pcap_out(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    parser.add_argument(
+        "--pcap-out",
+        type=Path,
+        metavar="FILE",
+        help="pcapng of what passed the wire, a comment with its fate on each packet",
+    )
+
+
+def add_trace(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    parser.add_argument(
+        "--trace",
+        dest="event_log",
+        type=Path,
+        metavar="FILE",
+        help="what the kernel granted, bound and refused, and who began and ended, as a JSON line each",
+    )
+
+
+def add_impair(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--impair",
+        metavar="WHAT",
+        help="harm what is received: any of loss=1%%,delay=2ms,jitter=1ms,reorder=5%%,duplicate=1%%,corrupt=0.1%%",
+    )
+
+
+def settings(arguments: argparse.Namespace) -> Settings:
+    """Settings of the options that add_machine, add_outputs and add_impair defined."""
+    values = vars(arguments)
+    return Settings(
+        clock=Clock(values.get("clock", Clock.MONOTONIC.value)),
+        seed=arguments.seed,
+        pages=arguments.pages,
+        rings=values["rings"] if isinstance(values["rings"], int) else 1024,
+        buffers=values.get("buffers"),
+        descriptors=arguments.descriptors,
+        fifo_bytes=arguments.fifo,
+        queues=arguments.queues,
+        nic_mode=arguments.nic_mode,
+        spin_ns=arguments.spin,
+        costs=values.get("costs", "host"),
+        slices=values.get("slices", ""),
+        interrupt=values.get("interrupt", "poll"),
+        budget=values.get("budget", 64),
+        duration_ns=values.get("duration"),
+        impair=values.get("impair"),
+        pcap_out=values.get("pcap_out"),
+        fates=values.get("fates"),
+        trace=values.get("event_log"),
+    )
+
+
+def check_outputs(*paths: Path | str | None) -> None:
+    """Says before a run what could not be written after it."""
+    for path in paths:
+        if path is None or str(path) == "-":
+            continue
+        directory = Path(path).parent
+        if not directory.is_dir():
+            raise UsageError(f"output file {path}: there is no directory {directory}")
+        if not os.access(directory, os.W_OK) or Path(path).is_dir():
+            raise UsageError(f"output file {path}: it cannot be written there")
+
+
+def show(result: Result, json_path: str | None) -> int:
+    """Prints the notes and the table, writes the JSON, and returns the exit code."""
+    for note in result.notes:
+        say(note)
+    if json_path != "-":
+        print(result.text(width(), ascii_only=not draws_blocks()))
+    if json_path is not None:
+        result.write_json(json_path)
+    if result.failed:
+        return 1
+    return INTERRUPTED if result.interrupted else 0
+
+
+def say(text: str) -> None:
+    """A line for the person, beside the result."""
+    print(f"exonet: {text}", file=sys.stderr)
+
+
+def width() -> int:
+    """Columns for a table: the terminal's, at most 110; 100 where there is none."""
+    return min(110, shutil.get_terminal_size((100, 24)).columns)
+
+
+def draws_blocks() -> bool:
+    """Can standard output show block characters?"""
+    try:
+        "█▏".encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def demo_trace() -> Path:
+    """The shipped trace: in the source tree, or where the package installed it."""
+    places = (
+        Path(__file__).resolve().parents[2] / "captures" / DEMO,
+        Path(sysconfig.get_path("data")) / "share" / "exonet" / DEMO,
+    )
+    for place in places:
+        if place.is_file():
+            return place
+    raise MissingError(
+        f"the shipped trace {DEMO} is in neither {places[0].parent} nor {places[1].parent}; "
+        "name a capture of your own: exonet replay FILE"
+    )
+
+
+def command_line(arguments: Sequence[str]) -> tuple[str, ...]:
+    return ("exonet", *arguments)

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: MIT
+"""`exonet drops`: loss and delivered rate against offered load, for several ring sizes; table, CSV, Parquet and PNG."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from exonet.cli import common
+from exonet.clock import Clock
+from exonet.errors import UsageError
+from exonet.lab.plan import Plan, TapSource, Tenant, TraceSource, merge, parse_ring
+from exonet.lab.rates import Rate
+
+EPILOG = """\
+A rate is in million packets per second (0.5, 1, 2), or 200k, or x2: twice the speed of the capture. A ring size is
+given to the LibOS's rings, to the receive buffers it posts, and to the NIC's descriptors (unless --descriptors says
+otherwise); the NIC's FIFO stays as --fifo says. Loss is relative to the load that was achieved, and packets that no
+binding claims are left out of both; where the achieved load is below the requested one, the table marks it with *.
+--pcap-out and --trace write a file for each point: FILE-RATE-RING-REPETITION.
+
+With --tap the load is made by a sender in a network namespace of its own, on the other end of a TAP device (needs
+root).
+
+examples:
+  exonet drops trace.pcap --rates 0.5,1,2,4,8 --rings 64,256,1024 --out report/
+  exonet drops trace.pcap --clock virtual --costs dec5000 --rates 50k,100k,200k,400k --out report/
+  sudo exonet drops --tap exo0 --rates 50k,100k,200k --rings 256 --out report/
+"""
+
+RATES = {"trace": "0.5,1,2,4,8", "tap": "25k,50k,100k,200k"}
+EVERYTHING = "load=ip or ip6 or arp"
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "drops",
+        help="sweep offered load and ring size: where packets are lost",
+        description=__doc__.partition(": ")[2],
+        epilog=EPILOG,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "trace", nargs="?", type=Path, metavar="TRACE", help="the capture that is the load, looped as needed"
+    )
+    parser.add_argument(
+        "--tap", metavar="NAME", help="instead of a capture: live load through a TAP device of this name"
+    )
+    parser.add_argument(
+        "--rates",
+        type=common.typed(Rate.parse_list, "rates"),
+        metavar="R,R,…",
+        help=f"offered loads (default {RATES['trace']}; on a TAP {RATES['tap']})",
+    )
+    parser.add_argument(
+        "--rings",
+        type=common.typed(rings, "rings"),
+        default=(64, 256, 1024),
+        metavar="N,N,…",
+        help="ring sizes, powers of two (default 64,256,1024)",
+    )
+    parser.add_argument(
+        "--packets",
+        type=common.count(100, 10**9),
+        default=50_000,
+        metavar="N",
+        help="packets offered at each point (default 50000)",
+    )
+    parser.add_argument(
+        "--repeat",
+        type=common.count(1, 100),
+        default=1,
+        metavar="N",
+        help="measure each point so often; the table and the plot show medians (default 1)",
+    )
+    parser.add_argument(
+        "--bind",
+        action="append",
+        default=[],
+        type=common.typed(Tenant.parse_binding),
+        metavar="NAME=FILTER[,…]",
+        help="as in replay (default: one sink takes everything)",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where drops.csv, drops.parquet, drops.json and drops.png go"
+    )
+    common.add_impair(parser)
+    common.add_pcap_out(parser)
+    common.add_trace(parser)
+    common.add_machine(parser, rings=False)
+    parser.set_defaults(descriptors=None)
+
+
+def rings(text: str) -> tuple[int, ...]:
+    return tuple(parse_ring(part.strip(), "ring") for part in text.split(","))
+
+
+def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
+    plan = plan_of(arguments, command)
+    rates = arguments.rates or Rate.parse_list(RATES["tap" if arguments.tap else "trace"])
+    if arguments.out is not None:
+        try:
+            arguments.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"report directory {arguments.out}: {error.strerror}") from None
+        common.check_outputs(arguments.out / "drops.csv")
+    from exonet.lab.sweep import Sweep  # late: help and errors need no kernel
+
+    sweep = Sweep(plan, rates, arguments.rings, arguments.packets, arguments.repeat, arguments.descriptors)
+    points = sweep.run(common.say)
+    print(points.table())
+    for note in points.notes():
+        common.say(note)
+    if arguments.out is not None:
+        files = points.write(arguments.out)
+        common.say(f"written: {', '.join(str(file) for file in files)}")
+    return common.INTERRUPTED if points.interrupted else 0
+
+
+def plan_of(arguments: argparse.Namespace, command: Sequence[str]) -> Plan:
+    if (arguments.trace is None) == (arguments.tap is None):
+        raise UsageError("drops: name a capture, or --tap NAME, and not both (see exonet drops --help)")
+    if arguments.tap and arguments.clock == Clock.VIRTUAL.value:
+        raise UsageError("drops --tap is live: it cannot run on the virtual clock")
+    tenants = merge(arguments.bind or [Tenant.parse_binding(EVERYTHING)])
+    settings = replace(common.settings(arguments), descriptors=arguments.descriptors or 1024)
+    source = TapSource(name=arguments.tap, ipv6=False) if arguments.tap else TraceSource(path=arguments.trace)
+    return Plan(source=source, tenants=tenants, settings=settings, command=common.command_line(command))

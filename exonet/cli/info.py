@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""`exonet info`: what a capture holds: format, packets, link types, time, and where it is broken."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from exonet.cli import common
+from exonet.clock import NS_PER_S, format_duration
+
+EPILOG = """\
+examples:
+  exonet info trace.pcapng
+  exonet info trace.pcap.gz --json
+"""
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "info", help="what a capture holds", description=__doc__.partition(": ")[2], epilog=EPILOG
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("trace", type=Path, metavar="TRACE", help="pcap or pcapng, gzip or not")
+    parser.add_argument("--json", action="store_true", help="as JSON on standard output")
+    common.add_memory(parser)
+
+
+def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
+    from exonet.wire.capture import Trace, linktype_name  # late: help needs no capture reader
+
+    with Trace.load(arguments.trace, memory_limit=arguments.memory) as trace:
+        count = trace.count
+        facts = {
+            **trace.describe(),
+            "link_types": list(trace.link_types),
+            "interfaces": len(trace.interfaces),
+            "wire_bytes": trace.wire_bytes,
+            "first_timestamp_ns": trace.first_timestamp,
+            "last_timestamp_ns": trace.last_timestamp,
+        }
+        if arguments.json:
+            print(json.dumps(facts, indent=2))
+            return 0
+        span = trace.last_timestamp - trace.first_timestamp
+        rows = [
+            ("format", f"{trace.format}, {facts['interfaces']} interface{'s' if facts['interfaces'] != 1 else ''}"),
+            ("link types", ", ".join(linktype_name(number) for number in trace.link_types) or "none"),
+            (
+                "packets",
+                f"{count:,}"
+                + (
+                    f", {count - trace.not_ethernet - trace.oversize:,} of them can be replayed"
+                    if trace.not_ethernet or trace.oversize
+                    else ""
+                ),
+            ),
+            ("bytes", f"{trace.bytes:,} captured, {trace.wire_bytes:,} on the wire"),
+        ]
+        if trace.first_timestamp:
+            begin = datetime.fromtimestamp(trace.first_timestamp / NS_PER_S, UTC)
+            lasted = f"{format_duration(span)} from" if span >= 0 else "timestamps go back; the first is"
+            rows.append(("time", f"{lasted} {begin:%Y-%m-%d %H:%M:%S} UTC"))
+        if span > 0:
+            rows.append(
+                ("mean rate", f"{count * NS_PER_S / span:,.0f} packets/s, {trace.wire_bytes * 8e3 / span:,.2f} Mbit/s")
+            )
+        if trace.snapped:
+            rows.append(("snapped", f"{trace.snapped:,} packets were cut by the snaplen"))
+        rows.append(("broken", trace.broken or "no"))
+    print(arguments.trace)
+    for label, text in rows:
+        print(f"  {label:<11} {text}")
+    return 0
