@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: MIT
+"""What `scripts/bench` runs: every row of issue 2's "Speed", by name."""
+
+import sys
+
+from exonet.lab.bench import Row, main
+from tests.bench.bench_echo import echo, idle, ping
+from tests.bench.bench_path import path
+from tests.bench.bench_time import pace
+from tests.bench.bench_trace import load, stream
+
+ROWS: dict[str, Row] = {
+    "path": path,
+    "load": load,
+    "stream": stream,
+    "echo": echo,
+    "ping": ping,
+    "idle": idle,
+    "pace": pace,
+}
+
+if __name__ == "__main__":
+    sys.exit(main(ROWS))
