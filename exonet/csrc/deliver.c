@@ -177,13 +177,19 @@ static int worth_waiting_for_any(struct exo_machine *m)
     return 0;
 }
 
+/* n frames have their owners and go on to the rings; no handler stands in between yet. */
+static void count_owned(struct exo_machine *m, uint32_t n)
+{
+    m->ledger.out[EXO_S_DEMUX] += n;
+    m->ledger.in[EXO_S_HANDLER] += n;
+    m->ledger.out[EXO_S_HANDLER] += n;
+    m->ledger.in[EXO_S_RING] += n;
+}
+
 void exo_deliver_to(struct exo_machine *m, uint32_t binding, const struct exo_frame *frame, uint32_t flags)
 {
     struct exo_env *env = m->env[m->binding[binding].env];
-    m->ledger.out[EXO_S_DEMUX]++;
-    m->ledger.in[EXO_S_HANDLER]++;
-    m->ledger.out[EXO_S_HANDLER]++;
-    m->ledger.in[EXO_S_RING]++;
+    count_owned(m, 1);
     place_or_count(m, env, frame, flags, binding);
 }
 
@@ -289,10 +295,7 @@ uint32_t exo_deliver_some(struct exo_machine *m, uint32_t port, uint32_t queue, 
         plain++;
         place_or_count(m, env, &frames[i], 0, owners[i]);
     }
-    m->ledger.out[EXO_S_DEMUX] += plain;
-    m->ledger.in[EXO_S_HANDLER] += plain;
-    m->ledger.out[EXO_S_HANDLER] += plain;
-    m->ledger.in[EXO_S_RING] += plain;
+    count_owned(m, plain);
     exo_nic_refill(p->nic, queue, exo_now(m));
     publish_all(m);
     return n;

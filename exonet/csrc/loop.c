@@ -62,7 +62,6 @@ uint32_t exo_port_pull(struct exo_machine *m, uint32_t port, uint64_t now)
             m->last_wire = m->last_end = now;
             if (n != EXO_E_END) {
                 m->error_port = (int32_t)port;
-                m->error_code = n;
                 m->error_errno = errno;
             }
             return 0;
@@ -222,8 +221,6 @@ int32_t exo_machine_spent(const struct exo_machine *m, uint64_t now)
         return 1;
     return since(m->chatter_since, now) > LINGER_NS && since(m->chatter_last, now) < CHATTER_GAP_NS;
 }
-
-static uint64_t earlier(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 static uint64_t next_event(struct exo_machine *m, uint64_t until, uint64_t now)
 {

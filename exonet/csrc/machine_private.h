@@ -98,11 +98,9 @@ struct exo_machine {
     struct simulation sim;
     uint64_t virtual_now;
     uint64_t wake_at[EXO_MAX_ENVS];
-    uint64_t burst_now;                    /* the time at which the present burst began */
     int32_t watch[WATCHES];
     uint32_t watches;
     int32_t error_port;
-    int32_t error_code;
     int32_t error_errno;
     uint32_t turned_round;                 /* frames were switched locally since the last pass began */
     uint64_t sleeps;
@@ -114,6 +112,8 @@ struct exo_machine {
     uint32_t passes;
     uint32_t timer_came;                   /* for the environment that exo_machine_ready named last */
 };
+
+static inline uint64_t earlier(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 static inline struct exo_env *live_env(const struct exo_machine *m, uint32_t number)
 {

@@ -14,8 +14,6 @@
 
 enum { LOOK_AT_WATCHES = 4096 };
 
-static uint64_t earlier(uint64_t a, uint64_t b) { return a < b ? a : b; }
-
 /* May the kernel take frames from this port's NIC now? Takes the interrupt where one is due. */
 static int may_poll(struct exo_machine *m, struct port *p)
 {
