@@ -72,10 +72,20 @@ class Attached:
         return subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
 
     def ping(self, address: str, *words: str) -> str:
-        """What ping says at its end; it must have lost nothing."""
-        done = self.inside("ping", "-n", "-q", "-W", "2", *words, address)
+        """What ping says at its end; it must have lost nothing.
+
+        Once anything has come back, ping waits for the last answer the longest round trip twice or its interval,
+        whatever -W says: on a busy machine the interval must not be a few milliseconds.
+        """
+        done = self.inside("ping", "-n", "-q", "-W", "5", *words, address)
         assert done.returncode == 0 and " 0% packet loss" in done.stdout, done.stdout + done.stderr
         return done.stdout
+
+    def ping_burst(self, address: str, count: int, *words: str) -> str:
+        """So many pings at once (-l), and five seconds for all answers: the interval, see `ping`. It ends with the
+        last answer.
+        """
+        return self.ping(address, "-c", str(count), "-l", str(count), "-i", "5", *words)
 
     def said(self) -> str:
         return self.out.read_text() + self.err.read_text()
