@@ -12,6 +12,7 @@ struct exo_page {
 struct exo_pages {
     struct exo_page *page;   /* by page number */
     uint32_t count;
+    uint8_t *guaranteed;     /* by page number; 1: no force takes it while its owner lives (SEMANTICS R15) */
     struct exo_page_owner *owner;  /* the table every LibOS may read, kept in step */
     int32_t owner_fd;
 };
@@ -95,12 +96,15 @@ void exo_pages_free(struct exo_pages *pages);
 int64_t exo_pages_allocate(struct exo_pages *pages, uint32_t env, uint32_t first, uint32_t count, int32_t *fd);
 /* EXO_E_BUSY while pinned; EXO_E_NOT_FOUND where env is not the owner of every page. Backing is poisoned and dropped. */
 int32_t exo_pages_release(struct exo_pages *pages, uint32_t env, uint32_t first, uint32_t count);
-/* By force, pins or not: these pages, all of which are env's. */
+/* By force, pins or not: these pages, all of which are env's. EXO_E_DENIED where one is guaranteed. What env has posted from a pinned
+ * page is the caller's to drain first (exo_transmit_drain). */
 int32_t exo_pages_seize(struct exo_pages *pages, uint32_t env, uint32_t first, uint32_t count);
-/* By force, every page of env: pins are broken. Returns how many pages went. */
+/* env is dead: every page of it, pins and guarantees broken. Returns how many pages went. */
 int32_t exo_pages_reclaim(struct exo_pages *pages, uint32_t env);
 int32_t exo_pages_pin(struct exo_pages *pages, uint32_t env, uint32_t first, uint32_t count);
 int32_t exo_pages_unpin(struct exo_pages *pages, uint32_t env, uint32_t first, uint32_t count);
+/* From now on, or no longer, are these pages of env's guaranteed. Returns how many that changed. */
+int32_t exo_pages_guarantee(struct exo_pages *pages, uint32_t env, uint32_t first, uint32_t count, uint32_t guaranteed);
 uint32_t exo_pages_free_count(const struct exo_pages *pages);
 
 /* An environment's two areas, made and sealed. entries: powers of two, 8..32768, in layout's four *_entries; the rest of

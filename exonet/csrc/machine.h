@@ -54,6 +54,9 @@ uint32_t exo_deliver_burst(struct exo_machine *machine, uint32_t port, uint32_t 
 uint32_t exo_deliver_settle(struct exo_machine *machine, struct exo_env *env);
 /* Transmit path, at most EXO_BURST frames of one environment. Returns frames taken. */
 uint32_t exo_transmit_burst(struct exo_machine *machine, struct exo_env *env);
+/* Before pages are taken by force: what env has posted to transmit, up to the last descriptor that names one of them, leaves now. Not what
+ * the LibOS leaves no room for: nobody waits for it. Receive needs no draining, for a copy never outlives its call. Returns frames taken. */
+uint32_t exo_transmit_drain(struct exo_machine *machine, struct exo_env *env, uint32_t first, uint32_t count);
 /* Does `frame` carry one of the local sides on its port? 0, or EXO_R_TRANSMIT_SPOOFED / _NOT_GRANTED. */
 int32_t exo_transmit_check(const struct exo_env *env, const struct exo_frame *frame);
 

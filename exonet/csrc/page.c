@@ -28,6 +28,12 @@ static int all_owned(const struct exo_pages *pages, uint32_t env, uint32_t first
     return 1;
 }
 
+static uint32_t count_guaranteed(const struct exo_pages *pages, uint32_t first, uint32_t count) {
+    uint32_t n = 0;
+    for (uint32_t i = first; i < first + count; i++) n += pages->guaranteed[i];
+    return n;
+}
+
 static int any_pinned(const struct exo_pages *pages, uint32_t first, uint32_t count) {
     for (uint32_t i = first; i < first + count; i++)
         if (pages->page[i].pins != 0) return 1;
@@ -57,7 +63,8 @@ struct exo_pages *exo_pages_new(uint32_t count) {
     pages->count = count;
     pages->owner_fd = -1;
     pages->page = calloc(count, sizeof *pages->page);
-    if (pages->page == NULL || make_owner_table(pages) != 0) {
+    pages->guaranteed = calloc(count, sizeof *pages->guaranteed);
+    if (pages->page == NULL || pages->guaranteed == NULL || make_owner_table(pages) != 0) {
         exo_pages_free(pages);
         return NULL;
     }
@@ -72,6 +79,7 @@ void exo_pages_free(struct exo_pages *pages) {
     if (pages->owner != NULL) munmap(pages->owner, (size_t)pages->count * sizeof(struct exo_page_owner));
     if (pages->owner_fd >= 0) close(pages->owner_fd);
     free(pages->page);
+    free(pages->guaranteed);
     free(pages);
 }
 
@@ -125,23 +133,45 @@ int64_t exo_pages_allocate(struct exo_pages *pages, uint32_t env, uint32_t first
 static void drop(struct exo_pages *pages, uint32_t i) {
     uint8_t *address = pages->page[i].address;
     pages->page[i] = (struct exo_page){.address = NULL, .env = EXO_NO_ENV, .pins = 0};
+    pages->guaranteed[i] = 0;
     publish(pages, i);
     if (madvise(address, EXO_PAGE_SIZE, MADV_REMOVE) != 0) memset(address, EXO_POISON, EXO_PAGE_SIZE);
     munmap(address, EXO_PAGE_SIZE);
 }
 
-int32_t exo_pages_seize(struct exo_pages *pages, uint32_t env, uint32_t first, uint32_t count) {
+/* 0 where these are pages of env's, or what is wrong. */
+static int32_t check_owned(const struct exo_pages *pages, uint32_t env, uint32_t first, uint32_t count) {
     if (!in_table(pages, first, count)) return EXO_E_INVALID;
-    if (env == EXO_NO_ENV || !all_owned(pages, env, first, count)) return EXO_E_NOT_FOUND;
+    return env == EXO_NO_ENV || !all_owned(pages, env, first, count) ? EXO_E_NOT_FOUND : 0;
+}
+
+static void drop_all(struct exo_pages *pages, uint32_t first, uint32_t count) {
     for (uint32_t i = first; i < first + count; i++) drop(pages, i);
+}
+
+int32_t exo_pages_seize(struct exo_pages *pages, uint32_t env, uint32_t first, uint32_t count) {
+    int32_t bad = check_owned(pages, env, first, count);
+    if (bad < 0) return bad;
+    if (count_guaranteed(pages, first, count) != 0) return EXO_E_DENIED;
+    drop_all(pages, first, count);
     return 0;
 }
 
+/* The owner's own choice, so a guarantee ends with the page. */
 int32_t exo_pages_release(struct exo_pages *pages, uint32_t env, uint32_t first, uint32_t count) {
-    if (!in_table(pages, first, count)) return EXO_E_INVALID;
-    if (env == EXO_NO_ENV || !all_owned(pages, env, first, count)) return EXO_E_NOT_FOUND;
+    int32_t bad = check_owned(pages, env, first, count);
+    if (bad < 0) return bad;
     if (any_pinned(pages, first, count)) return EXO_E_BUSY;
-    return exo_pages_seize(pages, env, first, count);
+    drop_all(pages, first, count);
+    return 0;
+}
+
+int32_t exo_pages_guarantee(struct exo_pages *pages, uint32_t env, uint32_t first, uint32_t count, uint32_t guaranteed) {
+    int32_t bad = check_owned(pages, env, first, count);
+    if (bad < 0) return bad;
+    uint32_t had = count_guaranteed(pages, first, count);
+    memset(pages->guaranteed + first, guaranteed != 0, count);
+    return (int32_t)(guaranteed ? count - had : had);
 }
 
 int32_t exo_pages_reclaim(struct exo_pages *pages, uint32_t env) {
@@ -156,8 +186,8 @@ int32_t exo_pages_reclaim(struct exo_pages *pages, uint32_t env) {
 }
 
 int32_t exo_pages_pin(struct exo_pages *pages, uint32_t env, uint32_t first, uint32_t count) {
-    if (!in_table(pages, first, count)) return EXO_E_INVALID;
-    if (env == EXO_NO_ENV || !all_owned(pages, env, first, count)) return EXO_E_NOT_FOUND;
+    int32_t bad = check_owned(pages, env, first, count);
+    if (bad < 0) return bad;
     for (uint32_t i = first; i < first + count; i++)
         if (pages->page[i].pins == UINT32_MAX) return EXO_E_FULL;
     for (uint32_t i = first; i < first + count; i++) {
@@ -168,8 +198,8 @@ int32_t exo_pages_pin(struct exo_pages *pages, uint32_t env, uint32_t first, uin
 }
 
 int32_t exo_pages_unpin(struct exo_pages *pages, uint32_t env, uint32_t first, uint32_t count) {
-    if (!in_table(pages, first, count)) return EXO_E_INVALID;
-    if (env == EXO_NO_ENV || !all_owned(pages, env, first, count)) return EXO_E_NOT_FOUND;
+    int32_t bad = check_owned(pages, env, first, count);
+    if (bad < 0) return bad;
     for (uint32_t i = first; i < first + count; i++)
         if (pages->page[i].pins == 0) return EXO_E_INVALID;
     for (uint32_t i = first; i < first + count; i++) {

@@ -206,6 +206,29 @@ uint32_t exo_transmit_some(struct exo_machine *m, struct exo_env *env, uint32_t 
     return n;
 }
 
+/* Entries posted up to the last that names one of the pages; the LibOS's words, so it only ever costs its own frames. */
+static uint32_t entries_naming(struct exo_env *env, uint32_t first, uint32_t count)
+{
+    uint32_t last = 0;
+    for (uint32_t i = 0, have = posted(env); i < have; i++) {
+        uint32_t slot = (env->transmit_taken + i) & (env->layout.transmit_entries - 1);
+        uint32_t page = __atomic_load_n(&transmit_ring(env)[slot].page, __ATOMIC_RELAXED);
+        if (page >= first && page - first < count)
+            last = i + 1;
+    }
+    return last;
+}
+
+uint32_t exo_transmit_drain(struct exo_machine *m, struct exo_env *env, uint32_t first, uint32_t count)
+{
+    if (env->state != EXO_ENV_LIVE)
+        return 0;
+    uint32_t start = env->transmit_taken, due = entries_naming(env, first, count), n = 0, taken;
+    while (env->transmit_taken - start < due && (taken = exo_transmit_some(m, env, 1)) != 0)
+        n += taken;
+    return n;
+}
+
 uint32_t exo_transmit_burst(struct exo_machine *m, struct exo_env *env)
 {
     return exo_transmit_some(m, env, EXO_BURST);

@@ -102,6 +102,8 @@ class Gate(Protocol):
     def free(self, first: int, count: int) -> None: ...
     def pin(self, first: int, count: int) -> None: ...
     def unpin(self, first: int, count: int) -> None: ...
+    def guarantee(self, first: int, count: int) -> None: ...
+    def unguarantee(self, first: int, count: int) -> None: ...
     def bind(
         self, filter_text: str, capability: bytes, port: int = 0, *, shown: Sequence[bytes] = (), snoop: bool = False
     ) -> int: ...
@@ -114,6 +116,7 @@ class Gate(Protocol):
     def revoke(self, capability: bytes) -> None: ...
     def describe(self) -> dict[str, Any]: ...
     def granted(self) -> list[Granted]: ...
+    def wanted(self) -> int: ...
     def sleep(self, deadline_ns: int | None) -> None: ...
     def wake(self) -> None: ...
     def now(self) -> int: ...
@@ -127,6 +130,7 @@ class BaseGate:
     def __init__(self) -> None:
         self._welcome: Welcome | None = None
         self._granted: deque[Granted] = deque()
+        self._wanted = 0
         self._ready = False
 
     def _call(self, op: Op, fields: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
@@ -163,6 +167,13 @@ class BaseGate:
 
     def unpin(self, first: int, count: int) -> None:
         self._call(Op.UNPIN, {"first": first, "count": count})
+
+    def guarantee(self, first: int, count: int) -> None:
+        """The kernel never takes these pages by force while this environment lives. A few: ExhaustedError."""
+        self._call(Op.GUARANTEE, {"first": first, "count": count})
+
+    def unguarantee(self, first: int, count: int) -> None:
+        self._call(Op.UNGUARANTEE, {"first": first, "count": count})
 
     def bind(
         self, filter_text: str, capability: bytes, port: int = 0, *, shown: Sequence[bytes] = (), snoop: bool = False
@@ -223,7 +234,15 @@ class BaseGate:
         self._granted.clear()
         return taken
 
+    def wanted(self) -> int:
+        """How many pages the kernel has asked to be given back since the last call; which is the LibOS's choice."""
+        wanted, self._wanted = self._wanted, 0
+        return wanted
+
     def _event(self, fields: dict[str, Any], fds: list[int]) -> None:
+        if fields["event"] == "pages_wanted":
+            self._wanted += fields["count"]
+            return
         extent = None
         grant = _grant(fields)
         if fds:
@@ -338,9 +357,16 @@ class InlineGate(BaseGate):
         return self._kernel.call(decode_request(encode_request(op, self._sequence, fields)))
 
     def granted(self) -> list[Granted]:
+        self._take_events()
+        return super().granted()
+
+    def wanted(self) -> int:
+        self._take_events()
+        return super().wanted()
+
+    def _take_events(self) -> None:
         for fields, fds in self._kernel.events():
             self._event(fields, fds)
-        return super().granted()
 
     def sleep(self, deadline_ns: int | None) -> None:
         """Does not wait: it leaves word when to be stepped again, and the caller returns to the kernel's loop."""

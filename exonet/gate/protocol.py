@@ -45,7 +45,7 @@ class ProtocolError(errors.LibOSError):
 
 
 class Op(IntEnum):
-    """What a LibOS may ask. EVENT is the kernel's own word to it (a delegated capability)."""
+    """What a LibOS may ask. EVENT is the kernel's own word to it (a delegated capability, pages wanted back)."""
 
     HELLO = 1
     ALLOCATE = 2
@@ -64,6 +64,8 @@ class Op(IntEnum):
     EXIT = 15
     READY = 16
     EVENT = 17
+    GUARANTEE = 18
+    UNGUARANTEE = 19
 
 
 class Status(IntEnum):
@@ -149,6 +151,8 @@ FIELDS: Mapping[Op, Mapping[str, Check]] = {
     Op.FREE: _PAGES,
     Op.PIN: _PAGES,
     Op.UNPIN: _PAGES,
+    Op.GUARANTEE: _PAGES,
+    Op.UNGUARANTEE: _PAGES,
     Op.BIND: {"filter": _FILTER, "capability": _TOKEN, "shown": _list(_TOKEN, 3), "port": _PORT, "snoop": _whole(0, 1)},
     Op.UNBIND: {"binding": _U32},
     Op.SUBSCRIBE: {"mac": _hex(6, 6), "port": _PORT},

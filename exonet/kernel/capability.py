@@ -313,6 +313,16 @@ class Authority:
             record = self._records.get(record.capability.parent)
         return record is not None
 
+    def outright(self, identifier: int) -> bool:
+        """Is the capability alive, and derived from nobody's but its holder's own?"""
+        record = self._records.get(identifier)
+        while record is not None and record.capability.parent:
+            above = self._records[record.capability.parent]
+            if above.capability.holder != record.capability.holder:
+                return False
+            record = above
+        return record is not None
+
     def gifts(self, holder: int) -> int:
         """Live capabilities of one holder that another derived for it."""
         held = {capability.identifier for capability in self.held_by(holder)}
@@ -369,6 +379,7 @@ class Quota:
     """The most that one environment may hold of everything it could exhaust."""
 
     pages: int = 8192
+    guaranteed: int = 16
     extents: int = 32
     bindings: int = 256
     conjuncts: int = 4096

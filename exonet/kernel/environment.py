@@ -274,6 +274,7 @@ class Environments:
             "capabilities": [capability.describe() for capability in self.authority.held_by(env.number)],
             "bindings": self.bindings.describe(env.number),
             "pages": self.pages.used(env.number),
+            "guaranteed": len(self.pages.guaranteed(env.number)),
             "extents": [extent.describe() for extent in self.pages.extents(env.number)],
         }
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Physical pages: allocation by number or any, pins, release; under capability (checked by the caller) and quota.
+"""Physical pages: allocation by number or any, pins, guarantees, release; under capability (checked by the caller)
+and quota.
 
 The table itself is C (`csrc/page.c`). Here: which extents an environment holds, their capabilities, and their memfds
 while they may still be delegated. An extent is one allocation, so one memfd: what is shared by delegation shares
@@ -103,17 +104,48 @@ class PageTable:
         check(lib.exo_pages_release(self.native, env, first, count), _what(name, first, count, "free"))
         return self._settle(env, range(first, first + count))
 
-    def seize(self, name: str, extent: Extent) -> None:
-        """By force, pinned or not, such pages of the extent as are still held."""
+    def seize(self, env: int, name: str, first: int, count: int) -> list[Extent]:
+        """By force, pinned or not; DeniedError where one is guaranteed (R15). Returns the extents that have no page
+        left.
+        """
+        check(lib.exo_pages_seize(self.native, env, first, count), _what(name, first, count, "take"))
+        return self._settle(env, range(first, first + count))
+
+    def withdraw(self, name: str, extent: Extent) -> None:
+        """The right to the extent is gone (R14): such pages of it as are still held go, pinned or guaranteed."""
         for page in sorted(extent.live):
-            check(lib.exo_pages_seize(self.native, extent.env, page, 1), _what(name, page, 1, "take"))
-        self._settle(extent.env, range(extent.first, extent.first + extent.count), [extent])
+            self.unguarantee(extent.env, name, page, 1)
+            self.seize(extent.env, name, page, 1)
 
     def pin(self, env: int, name: str, first: int, count: int) -> None:
         check(lib.exo_pages_pin(self.native, env, first, count), _what(name, first, count, "pin"))
 
     def unpin(self, env: int, name: str, first: int, count: int) -> None:
         check(lib.exo_pages_unpin(self.native, env, first, count), _what(name, first, count, "unpin"))
+
+    def guarantee(self, env: int, name: str, quota: Quota, first: int, count: int) -> None:
+        """No force takes these pages from now on while env lives (R15). UsageError where not all are its own."""
+        end = min(first + count, self.total)
+        more = sum(not self.native.guaranteed[page] for page in range(first, end))
+        quota.charge("guaranteed", len(self.guaranteed(env)), more, name)
+        check(lib.exo_pages_guarantee(self.native, env, first, count, 1), _what(name, first, count, "guarantee"))
+
+    def unguarantee(self, env: int, name: str, first: int, count: int) -> None:
+        """Of pages that are not guaranteed nothing changes."""
+        check(lib.exo_pages_guarantee(self.native, env, first, count, 0), _what(name, first, count, "unguarantee"))
+
+    def guaranteed(self, env: int) -> list[int]:
+        """Those of env's pages."""
+        return [page for page in self.held(env) if self.native.guaranteed[page]]
+
+    def held(self, env: int) -> list[int]:
+        """The numbers of env's pages, ascending."""
+        return sorted(page for extent in self.extents(env) for page in extent.live)
+
+    def takeable(self, env: int, *, pinned: bool) -> list[int]:
+        """env's pages that are not guaranteed: those with a pin, or those without."""
+        table, guaranteed = self.native.page, self.native.guaranteed
+        return [page for page in self.held(env) if not guaranteed[page] and bool(table[page].pins) is pinned]
 
     def forget(self, env: int) -> int:
         """The environment is dead: every page of it is free, every descriptor closed. Returns how many pages went."""

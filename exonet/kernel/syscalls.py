@@ -45,6 +45,8 @@ class Dispatcher:
             Op.FREE: self._free,
             Op.PIN: self._pin,
             Op.UNPIN: self._unpin,
+            Op.GUARANTEE: self._guarantee,
+            Op.UNGUARANTEE: self._unguarantee,
             Op.BIND: self._bind,
             Op.UNBIND: self._unbind,
             Op.SUBSCRIBE: self._subscribe,
@@ -139,7 +141,7 @@ class Dispatcher:
         token = authority.derive(parent, env.number, None, scope)
         capability = authority.authentic(token)
         extent.capability = capability.identifier
-        authority.attach(capability, lambda: pages.seize(env.name, extent))
+        authority.attach(capability, lambda: pages.withdraw(env.name, extent))
         return Answer({"first": extent.first, "count": extent.count, "capability": token}, (extent.fd,))
 
     def _place(self, env: Environment, first: int, count: int) -> tuple[Capability, int]:
@@ -165,6 +167,23 @@ class Dispatcher:
 
     def _unpin(self, env: Environment, fields: dict[str, Any]) -> Answer:
         self.environments.pages.unpin(env.number, env.name, fields["first"], fields["count"])
+        return Answer()
+
+    def _guarantee(self, env: Environment, fields: dict[str, Any]) -> Answer:
+        """Of pages that it holds in its own right only: whoever lent it the right to others can revoke it (R14)."""
+        first, count = fields["first"], fields["count"]
+        authority = self.environments.authority
+        for extent in self.environments.pages.extents(env.number):
+            if not extent.live.isdisjoint(range(first, first + count)) and not authority.outright(extent.capability):
+                raise DeniedError(
+                    f"environment {env.name}: guarantee pages {first}..{first + count - 1}: "
+                    "it holds them by a right that another environment can revoke"
+                )
+        self.environments.pages.guarantee(env.number, env.name, env.quota, first, count)
+        return Answer()
+
+    def _unguarantee(self, env: Environment, fields: dict[str, Any]) -> Answer:
+        self.environments.pages.unguarantee(env.number, env.name, fields["first"], fields["count"])
         return Answer()
 
     # Frames

@@ -106,6 +106,7 @@ class FakeMachine:
     neighbours: dict[tuple[int, bytes], int] = field(default_factory=dict)
     local_sides: dict[int, list[LocalSide]] = field(default_factory=dict)
     wakes: list[tuple[int, int]] = field(default_factory=list)
+    drained: list[tuple[int, int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.pages = lib.exo_pages_new(self.page_count)
@@ -134,6 +135,9 @@ class FakeMachine:
         self.groups = {row for row in self.groups if row[0] != number}
         self.neighbours = {key: env for key, env in self.neighbours.items() if env != number}
         self.local_sides.pop(number, None)
+
+    def drain(self, number: int, first: int, count: int) -> None:
+        self.drained.append((number, first, count))
 
     def wake_at(self, number: int, ns: int) -> None:
         self.wakes.append((number, ns))
@@ -178,7 +182,8 @@ class FakeMachine:
 
     def state(self) -> Any:
         """All that a refused call must leave as it was."""
-        owners = [(self.pages.page[i].env, self.pages.page[i].pins) for i in range(self.page_count)]
+        page, guaranteed = self.pages.page, self.pages.guaranteed
+        owners = [(page[i].env, page[i].pins, guaranteed[i]) for i in range(self.page_count)]
         return (
             dict(self.demux),
             sorted(self.boxes, key=repr),

@@ -37,6 +37,8 @@ GOOD: dict[Op, dict[str, Any]] = {
     Op.FREE: {"first": 0, "count": 5},
     Op.PIN: {"first": 0, "count": 5},
     Op.UNPIN: {"first": 0xFFFFFFFE, "count": 0xFFFFFFFE},
+    Op.GUARANTEE: {"first": 0, "count": 16},
+    Op.UNGUARANTEE: {"first": 0, "count": 16},
     Op.BIND: {"filter": "udp port 53", "capability": b"\1\2", "shown": [b"\3"], "port": 7, "snoop": 1},
     Op.UNBIND: {"binding": 9},
     Op.SUBSCRIBE: {"mac": bytes(6), "port": 0},

@@ -239,13 +239,13 @@ class TestPageTable:
         assert table.release(1, "web", 1, 2) == [extent, again]
         assert table.extents(1) == [] and extent.fd == -1
 
-    def test_seize_takes_what_is_left(self, table: PageTable) -> None:
+    def test_withdraw_takes_what_is_left(self, table: PageTable) -> None:
         extent = table.allocate(1, "web", Quota(), ANY, 3)
         table.release(1, "web", 0, 1)
         table.allocate(2, "dns", Quota(), 0, 1)
         table.pin(1, "web", 1, 1)
-        table.seize("web", extent)
-        table.seize("web", extent)
+        table.withdraw("web", extent)
+        table.withdraw("web", extent)
         assert table.used(1) == 0 and table.used(2) == 1 and table.free_count == 15
 
     def test_find_looks_inside_a_range_only(self, table: PageTable) -> None:
