@@ -110,6 +110,9 @@ class Environment(Closing):
         stack = lib.stk_new(config, output)
         if stack == ffi.NULL:
             raise errors.ExhaustedError(f"environment {self.name}: no memory for its stack")
+        for port in self.ports:
+            lib.stk_rings_output(self._rings, port, output)
+            lib.stk_output_on(stack, port, output)
         return stack
 
     def _bind(self, welcome: Welcome) -> None:
@@ -285,7 +288,7 @@ def _families(settings: Settings, address: str | None) -> tuple[tuple[int, ...],
 
 
 def _port_numbers(ports: Sequence[Any]) -> list[int]:
-    """The NIC ports that were granted; what the stack sends leaves by the first."""
+    """The NIC ports that were granted; an answer leaves where the question came in."""
     if not ports:
         raise errors.LibOSError("the environment was given no port")
     return [int(row["port"]) for row in ports]

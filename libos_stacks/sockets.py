@@ -3,8 +3,8 @@
 
 `recvfrom()` gives (bytes, Address) or None. An Address reads like the tuple that `socket` gives, (host, port) for
 IPv4 and (host, port, flow, scope) for IPv6, but stays the engine's 40 opaque bytes until somebody looks: an answer
-passes them back undecoded, and leaves from the address that was asked. Errors are the OSErrors that `socket` raises;
-where it would block, `sendto` raises BlockingIOError.
+passes them back undecoded, and leaves from the address that was asked, by the port of the machine it was asked at.
+Errors are the OSErrors that `socket` raises; where it would block, `sendto` raises BlockingIOError.
 """
 
 import errno
@@ -18,7 +18,7 @@ from libos_stacks.abi import ffi, lib
 
 __all__ = ["Address", "UdpSocket"]
 
-_PEER: Final = Struct("=HHI16s16s")  # struct stk_peer
+_PEER: Final = Struct("=BBHI16s16s")  # struct stk_peer
 _PEER_SIZE: Final = _PEER.size
 _DATA: Final = ffi.offsetof("struct stk_inbox", "data")
 _LENGTH: Final = lib.STK_TAKE_MORE - 1
@@ -48,12 +48,12 @@ class Address(Sequence[Any]):
         scope = address[3] if len(address) > 3 else 0
         family = 6 if ":" in host else 4
         packed = names.inet_pton(names.AF_INET6 if family == 6 else names.AF_INET, host)
-        return cls(_PEER.pack(family, port, scope, packed.ljust(16, b"\0"), bytes(16)))
+        return cls(_PEER.pack(family, 0, port, scope, packed.ljust(16, b"\0"), bytes(16)))
 
     @property
     def value(self) -> tuple[Any, ...]:
         """The tuple that `socket` would give."""
-        family, port, scope, packed, _ = _PEER.unpack(self.raw)
+        family, _, port, scope, packed, _ = _PEER.unpack(self.raw)
         if family == 4:
             return names.inet_ntop(names.AF_INET, packed[:4]), port
         return names.inet_ntop(names.AF_INET6, packed), port, 0, scope

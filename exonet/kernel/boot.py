@@ -102,7 +102,7 @@ class Machine(Closing):
     def spawn(self, spec: LibOSSpec, port: int | Sequence[int] = 0) -> Environment:
         """A new environment with its LibOS, and nothing but what `spec` grants it on `port`, or on each of several.
 
-        It is bound on every one of them; what its stack sends leaves by the first. Raises UsageError, FilterError (a
+        It is bound on every one of them; an answer leaves where its question came in. Raises UsageError, FilterError (a
         binding that is no filter), ConflictError (a name or frames that another has).
         """
         ports = [port] if isinstance(port, int) else list(port)

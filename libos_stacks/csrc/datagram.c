@@ -21,7 +21,8 @@ int32_t stk_udp_take(struct stk *stack, const int32_t *sockets, uint32_t n, stru
     if (at == n)
         return -1;
     uint32_t length = d.length < sizeof inbox->data ? d.length : sizeof inbox->data;
-    inbox->peer.family = d.family;
+    inbox->peer.family = (uint8_t)d.family;
+    inbox->peer.link = (uint8_t)(d.link + 1);
     inbox->peer.port = d.port;
     inbox->peer.scope = d.scope;
     memcpy(inbox->peer.address, d.peer, sizeof d.peer);
@@ -46,5 +47,7 @@ int32_t stk_rings_send(struct stk_rings *rings, struct stk *stack, int32_t socke
     struct stk_peer to;
     memcpy(&to, peer, sizeof to);
     rings->deadline = 0;     /* a datagram that waits for its neighbour has a deadline: the next pump asks */
-    return stk_udp_send(stack, socket, to.family, to.address, to.port, is_source(&to) ? to.local : NULL, data, length, rings->now);
+    uint32_t link = to.link == 0 ? (uint32_t)STK_ANY_PORT : to.link - 1u;
+    const uint8_t *local = is_source(&to) ? to.local : NULL;
+    return stk_udp_send_by(stack, link, socket, to.family, to.address, to.port, local, data, length, rings->now);
 }

@@ -48,6 +48,7 @@ int32_t stk_ethernet_input(struct stk *s, struct stk_packet *p, const uint8_t *e
 
 uint8_t *stk_frame(struct stk *s, const struct stk_path *path, uint32_t type, uint32_t n)
 {
+    const struct stk_output *out = &s->output[s->port];
     uint32_t length = s->header + n;
     uint8_t *frame;
 
@@ -58,7 +59,7 @@ uint8_t *stk_frame(struct stk *s, const struct stk_path *path, uint32_t type, ui
         s->building.pending = stk_pending_new(s, path->via, length, path->socket);
         frame = s->building.pending != NULL ? s->building.pending->frame : NULL;
     } else {
-        frame = s->output.reserve(s->output.context, length);
+        frame = out->reserve(out->context, length);
     }
     if (frame == NULL) {
         s->counters.out_no_buffer++;
@@ -80,7 +81,8 @@ void stk_frame_done(struct stk *s)
         stk_pending_add(s, s->building.via, s->building.pending);
         return;
     }
-    s->output.commit(s->output.context, s->building.length);
+    const struct stk_output *out = &s->output[s->port];
+    out->commit(out->context, s->building.length);
     s->counters.out_frames++;
     s->counters.out_bytes += s->building.length;
 }
@@ -88,14 +90,15 @@ void stk_frame_done(struct stk *s)
 /* A pending packet whose neighbour is known now. The caller frees it. */
 void stk_frame_send(struct stk *s, struct stk_pending *pending, const uint8_t *mac)
 {
-    uint8_t *frame = s->output.reserve(s->output.context, pending->length);
+    const struct stk_output *out = &s->output[s->port];
+    uint8_t *frame = out->reserve(out->context, pending->length);
     if (frame == NULL) {
         s->counters.out_no_buffer++;
         return;
     }
     memcpy(frame, pending->frame, pending->length);
     memcpy(frame, mac, 6);
-    s->output.commit(s->output.context, pending->length);
+    out->commit(out->context, pending->length);
     s->counters.out_frames++;
     s->counters.out_bytes += pending->length;
 }

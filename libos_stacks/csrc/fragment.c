@@ -42,7 +42,7 @@ static struct stk_assembly *find(struct stk *s, const struct stk_packet *p, uint
         struct stk_assembly *a = &s->assemblies[i];
         /* RFC 791: the protocol is part of the key; RFC 8200 4.5: it is not. */
         if (a->deadline != 0 && a->id == id && a->family == p->family && (a->family == 6 || a->protocol == p->protocol)
-            && same16(a->source, p->source) && same16(a->destination, p->destination))
+            && a->port == s->port && same16(a->source, p->source) && same16(a->destination, p->destination))
             return a;
     }
     return NULL;
@@ -85,6 +85,7 @@ static struct stk_assembly *start(struct stk *s, const struct stk_packet *p, uin
     a->id = id;
     a->family = p->family;
     a->protocol = p->protocol;
+    a->port = (uint8_t)s->port;
     memcpy(a->source, p->source, 16);
     memcpy(a->destination, p->destination, 16);
     s->assembly_count++;
@@ -283,6 +284,7 @@ static void time_exceeded(struct stk *s, const struct stk_assembly *a)
     const struct stk_fragment *f = a->first;
     if (f == NULL || f->offset != 0)
         return;
+    s->port = a->port;
     struct stk_packet p = {.ether = a->ether, .ip = f->bytes, .ip_length = f->head + f->length, .payload = f->bytes + f->head};
     p.length = f->length;
     p.family = a->family;

@@ -23,7 +23,7 @@ struct stk_neighbour *stk_neighbour_find(const struct stk *s, uint32_t family, c
 {
     for (int32_t i = s->neighbour_buckets[bucket_of(s, family, address)]; i >= 0; i = s->neighbours[i].next) {
         struct stk_neighbour *n = &s->neighbours[i];
-        if (same16(n->address, address) && n->family == family)
+        if (same16(n->address, address) && n->family == family && n->port == s->port)
             return n;
     }
     return NULL;
@@ -86,6 +86,7 @@ struct stk_neighbour *stk_neighbour_make(struct stk *s, uint32_t family, const u
     int32_t *bucket = &s->neighbour_buckets[bucket_of(s, family, address)];
     memcpy(n->address, address, 16);
     n->family = (uint8_t)family;
+    n->port = (uint8_t)s->port;
     n->state = STK_N_INCOMPLETE;
     n->deadline = STK_NEVER;
     n->next = *bucket;
@@ -176,6 +177,7 @@ void stk_pending_add(struct stk *s, struct stk_neighbour *n, struct stk_pending 
 
 static void timer(struct stk *s, struct stk_neighbour *n)
 {
+    s->port = n->port;
     if (n->state == STK_N_DELAY) {
         n->state = STK_N_PROBE;
         n->tries = 0;
@@ -210,9 +212,10 @@ void stk_neighbour_free(struct stk *s)
     }
 }
 
-int32_t stk_neighbour_get(const struct stk *s, uint32_t family, const uint8_t *address, uint8_t *mac)
+int32_t stk_neighbour_get(struct stk *s, uint32_t family, const uint8_t *address, uint8_t *mac)
 {
     uint8_t whole[16];
+    s->port = s->first_port;
     address_set(whole, family, address);
     const struct stk_neighbour *n = stk_neighbour_find(s, family, whole);
     if (n == NULL)

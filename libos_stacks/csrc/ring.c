@@ -116,7 +116,7 @@ uint32_t stk_gather(struct stk_rings *rings, uint32_t at, uint32_t ready, struct
     }
     /* The kernel's sum is of one buffer: not of the whole frame, so the stack makes its own. */
     uint32_t flags = head->flags & ~(uint32_t)(EXO_F_MORE | EXO_F_CSUM);
-    *out = (struct frame){readable ? rings->gather : NULL, length, head->wire_len, flags, 0};
+    *out = (struct frame){readable ? rings->gather : NULL, length, head->wire_len, flags, 0, head->port};
     return entries;
 }
 
@@ -145,7 +145,8 @@ static uint32_t feed(struct stk_rings *rings, struct stk *stack, uint32_t max, u
             rings->own.drop[EXO_R_STACK_UNACCOUNTED - EXO_R_STACK_FIRST]++;
             tell(rings, at, EXO_R_STACK_UNACCOUNTED);
         } else {
-            int32_t verdict = stk_input(stack, frame.bytes, frame.length, frame.wire_len, frame.flags, frame.csum, now);
+            int32_t verdict =
+                stk_input_at(stack, frame.port, frame.bytes, frame.length, frame.wire_len, frame.flags, frame.csum, now);
             if (verdict == EXO_R_DELIVERED)
                 rings->own.bytes += real_length(&frame);
             tell(rings, at, verdict);

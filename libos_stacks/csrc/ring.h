@@ -61,7 +61,8 @@ void stk_rings_status(const struct stk_rings *rings, struct stk_rings_status *ou
 
 /* Who sent a datagram and which address it was sent to: all an answer needs. Flat, so that a caller may keep it as 40 opaque bytes. */
 struct stk_peer {
-    uint16_t family;         /* 4 or 6 */
+    uint8_t family;          /* 4 or 6 */
+    uint8_t link;            /* 1 + the port of the machine that it came in at, where the answer leaves; 0: the stack chooses */
     uint16_t port;
     uint32_t scope;
     uint8_t address[16];

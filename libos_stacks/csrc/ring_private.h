@@ -124,6 +124,7 @@ struct frame {
     const uint8_t *bytes;
     uint32_t length, wire_len;
     uint32_t flags, csum;
+    uint32_t port;
 };
 
 /* The frame that begins at ring index `at`, of `ready` entries there: how many entries it has, or 0 where its end is not there yet. */
@@ -136,7 +137,7 @@ static inline uint32_t frame_at(struct stk_rings *rings, uint32_t at, uint32_t r
         return stk_gather(rings, at, ready, out);
     uint8_t *page = address_of(rings, d->page);
     int readable = page != NULL && (uint32_t)d->offset + d->length <= EXO_PAGE_SIZE;
-    *out = (struct frame){readable ? page + d->offset : NULL, d->length, d->wire_len, d->flags, d->csum};
+    *out = (struct frame){readable ? page + d->offset : NULL, d->length, d->wire_len, d->flags, d->csum, d->port};
     return 1;
 }
 

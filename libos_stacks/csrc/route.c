@@ -171,6 +171,17 @@ static void path_by(struct stk_path *path, struct stk_neighbour *n, int32_t know
     memcpy(path->mac, n->mac, 6);
 }
 
+uint32_t stk_route_port(struct stk *s, const struct stk_flow *flow)
+{
+    const uint8_t *hop = s->config.any_address ? flow->destination : next_hop(s, flow);
+    for (s->port = 0; hop != NULL && s->port < STK_PORTS && s->ports >> s->port != 0; s->port++) {
+        const struct stk_neighbour *n = stk_neighbour_find(s, flow->family, hop);
+        if (n != NULL && n->state != STK_N_INCOMPLETE)
+            return s->port;
+    }
+    return s->first_port;
+}
+
 int32_t stk_route(struct stk *s, struct stk_flow *flow)
 {
     struct stk_path *path = &flow->path;

@@ -117,7 +117,8 @@ struct stk *stk_new(const struct stk_config *config, const struct stk_output *ou
     if (s == NULL)
         return NULL;
     s->config = *config;
-    s->output = *output;
+    for (uint32_t i = 0; i < STK_PORTS; i++)
+        s->output[i] = *output;
     normalise(&s->config);
     enable_families(s);
     s->random = config->seed;
@@ -157,6 +158,16 @@ void stk_free(struct stk *s)
     free(s);
 }
 
+void stk_output_on(struct stk *s, uint32_t port, const struct stk_output *output)
+{
+    if (port >= STK_PORTS)
+        return;
+    if (s->ports == 0)
+        s->first_port = port;
+    s->ports |= 1u << port;
+    s->output[port] = *output;
+}
+
 void stk_settle(struct stk *s, int32_t reason, uint64_t frames)
 {
     if (reason == EXO_R_DELIVERED)
@@ -167,8 +178,15 @@ void stk_settle(struct stk *s, int32_t reason, uint64_t frames)
 
 int32_t stk_input(struct stk *s, const uint8_t *frame, uint32_t length, uint32_t wire_len, uint32_t flags, uint32_t csum, uint64_t now)
 {
+    return stk_input_at(s, 0, frame, length, wire_len, flags, csum, now);
+}
+
+int32_t stk_input_at(struct stk *s, uint32_t port, const uint8_t *frame, uint32_t length, uint32_t wire_len, uint32_t flags, uint32_t csum,
+                     uint64_t now)
+{
     struct stk_packet p;
     s->now = now;
+    s->port = port < STK_PORTS ? port : s->first_port;
     s->counters.in_frames++;
     s->counters.in_bytes += length;
     p.ether = frame;

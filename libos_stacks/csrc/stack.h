@@ -5,7 +5,7 @@
  * Interface for rings (ring.h), the link simulator of the tests, and the fuzzer alike. Invariant, at every return:
  * in_frames == delivered + sum(drop) + stk_held().
  */
-enum stk_limits { STK_ADDRESSES = 16, STK_SOCKETS = 1024 };
+enum stk_limits { STK_ADDRESSES = 16, STK_SOCKETS = 1024, STK_PORTS = 8, STK_ANY_PORT = 255 };
 
 /* States of a neighbour (RFC 4861 7.3.2, for ARP too). PERMANENT: learnt under any_address, never asked for. */
 enum stk_neighbour_state {
@@ -66,7 +66,7 @@ struct stk_datagram {
     uint16_t family;
     uint16_t port;           /* the peer's */
     uint16_t local_port;
-    uint16_t pad;
+    uint16_t link;           /* the port of the machine that it came in at: where an answer leaves */
     uint32_t scope;
     uint8_t peer[16];
     uint8_t local[16];       /* the address it was sent to: the source of an answer */
@@ -82,11 +82,17 @@ const char *stk_config_check(const struct stk_config *config);
 /* NULL: no memory, or the configuration is out of its ranges (stk_config_check says which). */
 struct stk *stk_new(const struct stk_config *config, const struct stk_output *output);
 void stk_free(struct stk *stack);
+/* A stack on several ports of the machine, 0..STK_PORTS-1: what leaves by `port` goes to this output. The first one named is where goes
+ * what answers nobody and whose next hop is not known on any other. Without a call all ports are the output of stk_new. */
+void stk_output_on(struct stk *stack, uint32_t port, const struct stk_output *output);
 /* One frame. flags and csum as in struct exo_receive. Returns EXO_R_DELIVERED (0) where the stack used or holds it, else the exo_reason
  * of stage STACK under which this frame was dropped. A frame held for reassembly returns EXO_R_DELIVERED and is in stk_held(), not yet in
  * counters.delivered; it settles later, with all fragments of its datagram, as delivered or under the reason that ended the datagram. So the
  * counters are the account; do not count return values. */
 int32_t stk_input(struct stk *stack, const uint8_t *frame, uint32_t length, uint32_t wire_len, uint32_t flags, uint32_t csum, uint64_t now);
+/* The same of a frame that came in at a port: what it causes to be sent leaves there. stk_input is of port 0. */
+int32_t stk_input_at(struct stk *stack, uint32_t port, const uint8_t *frame, uint32_t length, uint32_t wire_len, uint32_t flags, uint32_t csum,
+                     uint64_t now);
 /* Runs the timers due at now; returns the next deadline, ns, or UINT64_MAX. */
 uint64_t stk_poll(struct stk *stack, uint64_t now);
 uint64_t stk_held(const struct stk *stack);
@@ -101,6 +107,9 @@ int32_t stk_udp_port(const struct stk *stack, int32_t socket);
  * EXO_E_NOT_FOUND (no route), EXO_E_FULL (no buffer). Waits for the neighbour's address by itself. */
 int32_t stk_udp_send(struct stk *stack, int32_t socket, uint32_t family, const uint8_t *peer, uint32_t port, const uint8_t *local,
                      const uint8_t *data, uint32_t length, uint64_t now);
+/* The same by a port, or STK_ANY_PORT: that on which the next hop is known, else the first. stk_udp_send is by any. */
+int32_t stk_udp_send_by(struct stk *stack, uint32_t port, int32_t socket, uint32_t family, const uint8_t *peer, uint32_t peer_port,
+                        const uint8_t *local, const uint8_t *data, uint32_t length, uint64_t now);
 /* The oldest datagram: 1, or 0 where there is none. It stays until stk_udp_done. */
 int32_t stk_udp_receive(struct stk *stack, int32_t socket, struct stk_datagram *out);
 void stk_udp_done(struct stk *stack, int32_t socket);
@@ -112,8 +121,9 @@ int32_t stk_udp_error(struct stk *stack, int32_t socket);
 uint32_t stk_groups(const struct stk *stack, uint8_t (*macs)[6], uint32_t max);
 /* What the path to an address takes, IP bytes: the link's MTU, or less after a "too big" (RFC 1191, RFC 8201). */
 uint32_t stk_path_mtu(const struct stk *stack, uint32_t family, const uint8_t *address, uint64_t now);
-/* The stk_neighbour_state of an address and, where it is known, its MAC address; STK_N_FREE where there is no entry. mac may be NULL. */
-int32_t stk_neighbour_get(const struct stk *stack, uint32_t family, const uint8_t *address, uint8_t *mac);
+/* The stk_neighbour_state of an address on the first port and, where it is known, its MAC address; STK_N_FREE where there is no entry. mac may
+ * be NULL. */
+int32_t stk_neighbour_get(struct stk *stack, uint32_t family, const uint8_t *address, uint8_t *mac);
 
 /* An output that keeps frames in memory, oldest first: for tests, simulated links and apps without rings. */
 struct stk_memory;

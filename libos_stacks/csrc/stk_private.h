@@ -72,6 +72,7 @@ struct stk_neighbour {
     uint8_t state;               /* enum stk_neighbour_state */
     uint8_t tries;
     uint8_t referenced;          /* used since the clock hand passed */
+    uint8_t port;                /* on which it is: part of its name, two links may have one address each */
     uint8_t mac[6];
     uint8_t local_mac[6];        /* any_address: the MAC address it talks to us under */
     uint8_t solicit_from[16];    /* source of solicitations: that of the packet that caused them (RFC 4861 7.2.2) */
@@ -124,6 +125,7 @@ struct stk_assembly {
     uint8_t protocol;
     uint8_t poisoned;            /* RFC 5722: fragments overlapped, those to come are dropped too */
     uint8_t link_group;
+    uint8_t port;
     uint8_t ether[STK_ETHER];
     uint8_t source[16];
     uint8_t destination[16];
@@ -163,9 +165,11 @@ struct stk_socket {
 
 struct stk {
     struct stk_config config;
-    struct stk_output output;
+    struct stk_output output[STK_PORTS];
     struct stk_counters counters;
     uint64_t now;                /* of the call in progress */
+    uint32_t port;               /* likewise: where it receives and sends */
+    uint32_t first_port, ports;  /* ports: named by stk_output_on */
     uint64_t deadline;           /* no timer is due before it */
     uint64_t held;
     uint64_t random;             /* splitmix64 */
@@ -292,6 +296,7 @@ int32_t stk_arp_input(struct stk *s, struct stk_packet *p);
 void stk_arp_request(struct stk *s, const struct stk_neighbour *n);
 
 /* neighbour.c */
+/* Neighbours on s->port. */
 struct stk_neighbour *stk_neighbour_find(const struct stk *s, uint32_t family, const uint8_t *address);
 struct stk_neighbour *stk_neighbour_make(struct stk *s, uint32_t family, const uint8_t *address);
 void stk_neighbour_learn(struct stk *s, struct stk_neighbour *n, const uint8_t *mac, uint32_t state);
@@ -307,6 +312,8 @@ int32_t stk_own(const struct stk *s, uint32_t family, const uint8_t *address);
 int32_t stk_broadcast4(const struct stk *s, const uint8_t *address);
 int32_t stk_unicast(uint32_t family, const uint8_t *address);
 int32_t stk_loopback(uint32_t family, const uint8_t *address);
+/* The port on which the next hop of flow is known, or the first. */
+uint32_t stk_route_port(struct stk *s, const struct stk_flow *flow);
 /* Fills flow->path for flow->destination, and flow->source where it is not set: 0 or EXO_E_NOT_FOUND. */
 int32_t stk_route(struct stk *s, struct stk_flow *flow);
 /* The flow of an answer to p, from the address it was sent to. */

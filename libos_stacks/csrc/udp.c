@@ -59,6 +59,12 @@ static uint32_t is_multicast(uint32_t family, const uint8_t *address)
 int32_t stk_udp_send(struct stk *s, int32_t number, uint32_t family, const uint8_t *peer, uint32_t port, const uint8_t *local,
                      const uint8_t *data, uint32_t length, uint64_t now)
 {
+    return stk_udp_send_by(s, STK_ANY_PORT, number, family, peer, port, local, data, length, now);
+}
+
+int32_t stk_udp_send_by(struct stk *s, uint32_t link, int32_t number, uint32_t family, const uint8_t *peer, uint32_t port,
+                        const uint8_t *local, const uint8_t *data, uint32_t length, uint64_t now)
+{
     const struct stk_socket *socket = stk_socket_get(s, number);
     if (socket == NULL || socket->family != family || port == 0 || port > 65535 || length > (family == 4 ? UDP_MAX4 : UDP_MAX6))
         return EXO_E_INVALID;
@@ -71,6 +77,7 @@ int32_t stk_udp_send(struct stk *s, int32_t number, uint32_t family, const uint8
     flow.keep_whole = 1;
     flow.path.socket = number;
     address_set(flow.destination, family, peer);
+    s->port = link < STK_PORTS ? link : stk_route_port(s, &flow);
     int32_t error = source_of(s, socket, local, &flow);
     if (error == 0)
         error = stk_route(s, &flow);

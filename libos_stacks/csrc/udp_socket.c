@@ -173,6 +173,7 @@ int32_t stk_socket_put(struct stk *s, int32_t number, const struct stk_packet *p
     d->family = p->family;
     d->port = (uint16_t)peer_port;
     d->local_port = socket->port;
+    d->link = (uint16_t)s->port;
     memcpy(d->peer, p->source, 16);
     memcpy(d->local, p->destination, 16);
     memcpy(d->peer_mac, p->ether + 6, 6);
