@@ -174,7 +174,6 @@ enum exo_reason {
     EXO_R_SOURCE_OVERSIZE,       /* longer than 65535 bytes */
     EXO_R_SOURCE_IMPAIR_LOSS,    /* the impair wire lost it on purpose */
     EXO_R_SOURCE_QUEUE_FULL,     /* the impair wire's or cable's queue was full */
-    EXO_R_SOURCE_STOPPED,        /* the run ended (limit, duration, Ctrl-C) while a wire held it */
 
     EXO_R_TAP_FIRST,
     EXO_R_TAP_TX_DROPPED = EXO_R_TAP_FIRST,      /* the device's own counter */
@@ -198,16 +197,12 @@ enum exo_reason {
     EXO_R_DEMUX_NO_NEIGHBOUR,    /* ARP request or neighbour solicitation for an address nobody owns */
     EXO_R_DEMUX_FRAGMENT_LOST,   /* a fragment whose first never came, or whose table entry was pushed out */
 
-    EXO_R_HANDLER_FIRST,
-    EXO_R_HANDLER_CONSUMED = EXO_R_HANDLER_FIRST,
-
     EXO_R_RING_FIRST,
     EXO_R_RING_NO_BUFFER = EXO_R_RING_FIRST,     /* the LibOS had posted no buffer */
     EXO_R_RING_BAD_BUFFER,       /* it posted a buffer that is not its own, not pinned, or out of bounds */
     EXO_R_RING_FULL,             /* the receive ring is full */
     EXO_R_RING_CORRUPT,          /* the LibOS wrote an impossible ring index; the ring is shut */
     EXO_R_RING_ENV_DEAD,         /* the environment is gone */
-    EXO_R_RING_REVOKED,          /* its capability was revoked while the frame was on its way */
 
     EXO_R_STACK_FIRST,
     EXO_R_STACK_UNACCOUNTED = EXO_R_STACK_FIRST, /* the LibOS took it and never said what became of it */
@@ -218,13 +213,11 @@ enum exo_reason {
     EXO_R_STACK_IP_CSUM,
     EXO_R_STACK_ICMP_CSUM,
     EXO_R_STACK_UDP_CSUM,
-    EXO_R_STACK_TCP_CSUM,
     EXO_R_STACK_NO_SOCKET,
     EXO_R_STACK_SOCKET_RCVBUFF,  /* the socket's queue is full */
     EXO_R_STACK_FRAG_REASM_TIMEOUT,
     EXO_R_STACK_FRAG_REASM_FULL,
     EXO_R_STACK_FRAG_OVERLAP,
-    EXO_R_STACK_NEIGH_FAILED,
     EXO_R_STACK_ARP_HEADER,
     EXO_R_STACK_NDP_HEADER,
     EXO_R_STACK_ICMP_HEADER,

@@ -36,7 +36,6 @@ static const struct reason REASONS[EXO_REASONS] = {
     [EXO_R_SOURCE_OVERSIZE] = {"source.oversize", EXO_S_SOURCE, "longer than 65535 bytes"},
     [EXO_R_SOURCE_IMPAIR_LOSS] = {"source.impair_loss", EXO_S_SOURCE, "the impair wire lost it on purpose"},
     [EXO_R_SOURCE_QUEUE_FULL] = {"source.queue_full", EXO_S_SOURCE, "the queue of an impair wire or cable was full"},
-    [EXO_R_SOURCE_STOPPED] = {"source.stopped", EXO_S_SOURCE, "the run ended while a wire held it"},
 
     [EXO_R_TAP_TX_DROPPED] = {"tap.tx_dropped", EXO_S_TAP, "the device had no room: nobody read fast enough"},
     [EXO_R_TAP_UNACCOUNTED] = {"tap.unaccounted", EXO_S_TAP, "counted by neither the device nor its reader"},
@@ -56,14 +55,11 @@ static const struct reason REASONS[EXO_REASONS] = {
     [EXO_R_DEMUX_NO_NEIGHBOUR] = {"demux.no_neighbour", EXO_S_DEMUX, "asks for an address that nobody owns"},
     [EXO_R_DEMUX_FRAGMENT_LOST] = {"demux.fragment_lost", EXO_S_DEMUX, "a fragment whose first one is not known"},
 
-    [EXO_R_HANDLER_CONSUMED] = {"handler.consumed", EXO_S_HANDLER, "a handler took it"},
-
     [EXO_R_RING_NO_BUFFER] = {"ring.no_buffer", EXO_S_RING, "the LibOS had posted no buffer"},
     [EXO_R_RING_BAD_BUFFER] = {"ring.bad_buffer", EXO_S_RING, "the LibOS posted a buffer it may not use"},
     [EXO_R_RING_FULL] = {"ring.full", EXO_S_RING, "the LibOS's receive ring was full"},
     [EXO_R_RING_CORRUPT] = {"ring.corrupt", EXO_S_RING, "the LibOS wrote an impossible ring index"},
     [EXO_R_RING_ENV_DEAD] = {"ring.env_dead", EXO_S_RING, "the environment is gone"},
-    [EXO_R_RING_REVOKED] = {"ring.revoked", EXO_S_RING, "its capability was revoked on the way"},
 
     [EXO_R_STACK_UNACCOUNTED] = {"stack.unaccounted", EXO_S_STACK, "the LibOS never said what became of it"},
     [EXO_R_STACK_TOO_SHORT] = {"stack.too_short", EXO_S_STACK, "shorter than its headers"},
@@ -73,13 +69,11 @@ static const struct reason REASONS[EXO_REASONS] = {
     [EXO_R_STACK_IP_CSUM] = {"stack.ip_csum", EXO_S_STACK, "wrong IP header checksum"},
     [EXO_R_STACK_ICMP_CSUM] = {"stack.icmp_csum", EXO_S_STACK, "wrong ICMP checksum"},
     [EXO_R_STACK_UDP_CSUM] = {"stack.udp_csum", EXO_S_STACK, "wrong UDP checksum"},
-    [EXO_R_STACK_TCP_CSUM] = {"stack.tcp_csum", EXO_S_STACK, "wrong TCP checksum"},
     [EXO_R_STACK_NO_SOCKET] = {"stack.no_socket", EXO_S_STACK, "no socket has this port"},
     [EXO_R_STACK_SOCKET_RCVBUFF] = {"stack.socket_rcvbuff", EXO_S_STACK, "the socket's queue was full"},
     [EXO_R_STACK_FRAG_REASM_TIMEOUT] = {"stack.frag_reasm_timeout", EXO_S_STACK, "datagram not complete in time"},
     [EXO_R_STACK_FRAG_REASM_FULL] = {"stack.frag_reasm_full", EXO_S_STACK, "no room to reassemble it"},
     [EXO_R_STACK_FRAG_OVERLAP] = {"stack.frag_overlap", EXO_S_STACK, "overlaps another fragment"},
-    [EXO_R_STACK_NEIGH_FAILED] = {"stack.neigh_failed", EXO_S_STACK, "the neighbour did not answer"},
     [EXO_R_STACK_ARP_HEADER] = {"stack.arp_header", EXO_S_STACK, "malformed ARP"},
     [EXO_R_STACK_NDP_HEADER] = {"stack.ndp_header", EXO_S_STACK, "malformed neighbour discovery"},
     [EXO_R_STACK_ICMP_HEADER] = {"stack.icmp_header", EXO_S_STACK, "malformed ICMP"},

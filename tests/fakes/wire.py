@@ -10,7 +10,9 @@ NEVER = (1 << 64) - 1
 
 
 class ScriptWire(Wire):
-    """Gives each frame when it is due. `room`: how many frames send takes in all. `ends`: EXO_E_END after the last."""
+    """Gives each frame when it is due. `room`: how many frames send takes in all, -1: the wire is gone. `ends`:
+    EXO_E_END after the last. `flags`: of every frame. `cut`: bytes of each that a snaplen left out.
+    """
 
     def __init__(self, frames: Iterable[tuple[int, bytes]] = (), *, room: int = 1 << 30, ends: bool = True) -> None:
         super().__init__(ffi.new("struct exo_wire *"), "script")
@@ -19,6 +21,8 @@ class ScriptWire(Wire):
         self.at = 0
         self.room = room
         self.ends = ends
+        self.flags = 0
+        self.cut = 0
         self._data = [ffi.from_buffer(data) for _, data in self.frames]
         self._callbacks = [
             ffi.callback("int32_t(struct exo_wire *, struct exo_frame *, uint32_t, uint64_t)", self._receive),
@@ -40,7 +44,8 @@ class ScriptWire(Wire):
             out[count] = {
                 "data": ffi.cast("uint8_t *", self._data[self.at]),
                 "len": len(data),
-                "wire_len": len(data),
+                "wire_len": len(data) + self.cut,
+                "flags": self.flags,
                 "ts": due,
                 "id": self.at,
             }
