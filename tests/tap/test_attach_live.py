@@ -254,7 +254,7 @@ def test_r08_two_liboses_of_one_tap_reach_each_other(space: Namespace, tmp_path:
     one, two = told["environments"]
     seen = f"{told['ledger']} {one} {two}"
     assert device_packets_told(told) - before < 90, seen
-    assert two["sent"] > 50 and one["sent"] > 90, f"the two did not go on talking without the host: {seen}"
+    assert min(one["sent"], two["sent"]) > 50, f"the two did not go on talking without the host: {seen}"
 
 
 def send_raw(frame: bytes) -> None:
