@@ -77,9 +77,12 @@ def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     from exonet.lab.run import run as run_plan  # late: help and errors need no kernel
 
     names = ", ".join(address for tenant in plan.tenants for address in tenant.addresses)
-    common.say(f"{arguments.name}: {names}; " + _until(arguments.duration))
+
+    def starting() -> None:
+        common.say(f"{arguments.name}: {names}; " + _until(arguments.duration))
+
     with Progress("attach") as progress:
-        result = run_plan(plan, progress=progress)
+        result = run_plan(plan, progress=progress, starting=starting)
     return common.show(result, arguments.json)
 
 
