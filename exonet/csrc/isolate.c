@@ -32,9 +32,25 @@
 
 static int32_t done(int result) { return result == 0 ? 0 : EXO_E_SYSTEM; }
 
+/* Root and working directory become the top of our mount namespace: out of a chroot, whose root need not be a mount point, while
+ * propagation and pivot_root ask for one. setns(2) does it, to the namespace that we are in. */
+static int go_to_top(void) {
+    int self = (int)syscall(SYS_pidfd_open, getpid(), 0);
+    if (self < 0) return -1;
+    int result = setns(self, CLONE_NEWNS);
+    close(self);
+    return result;
+}
+
 int32_t exo_isolate_namespaces(void) {
     if (unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS) != 0) return EXO_E_SYSTEM;
-    return done(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
+    int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0) return EXO_E_SYSTEM;
+    /* All of it, or unmounting the old root would reach the mounts that the host shares; then back to where our paths hold. */
+    int result = go_to_top() != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ? -1 : 0;
+    if (result == 0 && (fchdir(root) != 0 || chroot(".") != 0)) result = -1;
+    close(root);
+    return done(result);
 }
 
 int32_t exo_isolate_root_begin(const char *path) {
@@ -49,9 +65,12 @@ int32_t exo_isolate_bind(const char *source, const char *target, int32_t devices
 
 int32_t exo_isolate_root_enter(const char *path) {
     if (mount(NULL, path, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV, NULL) != 0) return EXO_E_SYSTEM;
-    if (chdir(path) != 0) return EXO_E_SYSTEM;
+    int root = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0) return EXO_E_SYSTEM;
+    int result = go_to_top() != 0 || fchdir(root) != 0 ? -1 : 0;
+    close(root);
     /* The old root is stacked on the new one and detached from there: pivot_root(2), "new_root and put_old may be the same". */
-    if (syscall(SYS_pivot_root, ".", ".") != 0 || umount2(".", MNT_DETACH) != 0) return EXO_E_SYSTEM;
+    if (result != 0 || syscall(SYS_pivot_root, ".", ".") != 0 || umount2(".", MNT_DETACH) != 0) return EXO_E_SYSTEM;
     return done(chdir("/"));
 }
 
