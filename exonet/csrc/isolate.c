@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <grp.h>
 #include <linux/audit.h>
+#include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
@@ -31,6 +32,24 @@
 #endif
 
 static int32_t done(int result) { return result == 0 ? 0 : EXO_E_SYSTEM; }
+
+enum { CAPABILITY_WORDS = _LINUX_CAPABILITY_U32S_3 };
+
+int32_t exo_isolate_possible(void) {
+    static const int needed[] = {CAP_SYS_ADMIN, CAP_SYS_CHROOT, CAP_SETUID, CAP_SETGID, CAP_SETPCAP};
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct held[CAPABILITY_WORDS] = {{0}};
+    if (geteuid() != 0 || syscall(SYS_capget, &header, held) != 0) return 0;
+    for (size_t i = 0; i < sizeof needed / sizeof *needed; i++)
+        if (!(held[needed[i] / 32].effective >> (needed[i] % 32) & 1)) return 0;
+    return 1;
+}
+
+static int drop_capabilities(void) {
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct none[CAPABILITY_WORDS] = {{0}};
+    return (int)syscall(SYS_capset, &header, none);
+}
 
 /* Root and working directory become the top of our mount namespace: out of a chroot, whose root need not be a mount point, while
  * propagation and pivot_root ask for one. setns(2) does it, to the namespace that we are in. */
@@ -83,6 +102,7 @@ int32_t exo_isolate_identity(uint32_t uid, uint32_t gid) {
 
 int32_t exo_isolate_process(void) {
     if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) return EXO_E_SYSTEM;
+    if (drop_capabilities() != 0) return EXO_E_SYSTEM;
     return done(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
 }
 

@@ -4,6 +4,8 @@
  * calling process, for good; Python's os module has none of them. 0, or EXO_E_SYSTEM with errno set.
  */
 
+/* 1: we are root with every capability that the rest takes; 0: not, as in most containers. */
+int32_t exo_isolate_possible(void);
 /* New mount, network, IPC and UTS namespaces; mounts made here stay here. Needs root. */
 int32_t exo_isolate_namespaces(void);
 /* An empty tmpfs at path, on which the new root is built. */
@@ -14,7 +16,7 @@ int32_t exo_isolate_bind(const char *source, const char *target, int32_t devices
 int32_t exo_isolate_root_enter(const char *path);
 /* Another user for good: no supplementary groups, no capability left, none to be had from an exec. */
 int32_t exo_isolate_identity(uint32_t uid, uint32_t gid);
-/* Not dumpable, no new privileges, killed when the parent dies. To be repeated after a change of user. */
+/* Not dumpable, no capability, no new privileges, killed when the parent dies. To be repeated after a change of user. */
 int32_t exo_isolate_process(void);
 /* The seccomp allow-list: what an interpreter with its descriptors already open needs. Other calls fail with EPERM; those that only
  * an attack would make (ptrace, mount, bpf, io_uring, ...) kill the process. */

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from exonet.abi import check, lib
+from exonet.errors import ExonetError
 from exonet.gate.client import ProcessGate
 
 __all__ = ["ROOT", "Plan", "confine", "main"]
@@ -64,15 +65,15 @@ def confine(plan: Plan) -> None:
     os.umask(0o022)
     prefer_for_oom()
     if plan.privileged:
-        check(lib.exo_isolate_namespaces(), f"environment {plan.name}: new namespaces")
+        check(lib.exo_isolate_namespaces(), "new namespaces")
         build_root(plan)
     set_limits(plan.limits)
     if plan.privileged:
-        check(lib.exo_isolate_identity(plan.uid, plan.gid), f"environment {plan.name}: user {plan.uid}")
-    check(lib.exo_isolate_process(), f"environment {plan.name}: no new privileges")
+        check(lib.exo_isolate_identity(plan.uid, plan.gid), f"user {plan.uid}")
+    check(lib.exo_isolate_process(), "no new privileges")
     if os.getppid() != plan.parent:
         sys.exit(0)
-    check(lib.exo_isolate_seccomp(), f"environment {plan.name}: seccomp filter")
+    check(lib.exo_isolate_seccomp(), "seccomp filter")
 
 
 def close_others(keep: set[int]) -> None:
@@ -93,13 +94,13 @@ def prefer_for_oom() -> None:
 
 def build_root(plan: Plan) -> None:
     """A tmpfs with read-only binds of exactly plan.binds and plan.devices at their own paths becomes the root."""
-    check(lib.exo_isolate_root_begin(ROOT.encode()), f"environment {plan.name}: a root")
+    check(lib.exo_isolate_root_begin(ROOT.encode()), "a root")
     for device, paths in ((0, plan.binds), (1, plan.devices)):
         for path in paths:
             target = ROOT + path
             make_target(Path(path), Path(target))
-            check(lib.exo_isolate_bind(path.encode(), target.encode(), device), f"environment {plan.name}: bind {path}")
-    check(lib.exo_isolate_root_enter(ROOT.encode()), f"environment {plan.name}: enter the root")
+            check(lib.exo_isolate_bind(path.encode(), target.encode(), device), f"bind {path}")
+    check(lib.exo_isolate_root_enter(ROOT.encode()), "enter the root")
 
 
 def make_target(source: Path, target: Path) -> None:
@@ -132,7 +133,10 @@ def main(argument: str) -> None:
     It ends without the interpreter's tidying up: the control socket closes when the process is gone, not before.
     """
     plan = Plan.from_json(argument)
-    confine(plan)
+    try:
+        confine(plan)
+    except ExonetError as error:
+        sys.exit(str(error))
     gate = ProcessGate(plan.control_fd, plan.wake_fd)
     status = 1
     try:

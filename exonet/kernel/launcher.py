@@ -17,11 +17,12 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from exonet.abi import lib
 from exonet.errors import ExhaustedError, LibOSError, UsageError
 from exonet.gate.confine import Limits, Plan
 from exonet.kernel.environment import Environment, Mode, Protection
 
-__all__ = ["Launcher", "LibOSProcess", "Uids"]
+__all__ = ["UNPRIVILEGED", "Launcher", "LibOSProcess", "Uids"]
 
 FIRST_UID = 61000
 UIDS = 4000
@@ -33,6 +34,7 @@ DEVICES = ("/dev/null", "/dev/urandom")
 #: OpenBLAS and the like would start threads; PYTHONHASHSEED makes runs repeat.
 VARIABLES = {"LANG": "C.UTF-8", "PATH": "/usr/bin:/bin", "PYTHONHASHSEED": "0"}
 KEPT_VARIABLES = ("LD_PRELOAD", "ASAN_OPTIONS", "UBSAN_OPTIONS")
+UNPRIVILEGED = "isolating a LibOS process needs root, with the capability SYS_ADMIN"
 LIMITS: Limits = {"CORE": 0, "NOFILE": 256, "NPROC": 64, "AS": 4 << 30, "MEMLOCK": 0, "MSGQUEUE": 0}
 
 
@@ -98,10 +100,10 @@ class LibOSProcess:
 
 
 class Launcher:
-    """Starts LibOS processes for one machine. `privileged` None: whether we are root."""
+    """Starts LibOS processes for one machine. `privileged` None: whether we may isolate them."""
 
     def __init__(self, *, uid_base: int = FIRST_UID, privileged: bool | None = None, lock: Path = LOCK) -> None:
-        self.privileged = os.geteuid() == 0 if privileged is None else privileged
+        self.privileged = bool(lib.exo_isolate_possible()) if privileged is None else privileged
         self._uids = Uids(uid_base, lock) if self.privileged else None
 
     def start(
@@ -137,7 +139,9 @@ class Launcher:
         env.libos_ends.clear()
         env.process = handle = LibOSProcess(process, output_fd, uid, self._uids)
         env.protection = Protection.FULL if self.privileged else Protection.NONE
-        env.protection_note = "" if self.privileged else f"environment {env.name} runs without protection: not root"
+        env.protection_note = (
+            "" if self.privileged else f"environment {env.name} runs without protection: {UNPRIVILEGED}"
+        )
         return handle
 
     def _spawn(

@@ -17,6 +17,7 @@ from exonet.gate.protocol import MAX_TEXT
 from exonet.hardware.nic import NicConfig, NicMode
 from exonet.kernel.boot import Machine
 from exonet.kernel.capability import Quota
+from exonet.kernel.launcher import UNPRIVILEGED
 from exonet.kernel.regions import unicast
 from exonet.kernel.schedule import CostModel, InterruptMode, Slice
 from exonet.kernel.spec import LibOSSpec, MachineConfig
@@ -165,7 +166,7 @@ def _warnings(reports: list[dict[str, Any]]) -> Iterator[str]:
     """What the numbers do not say of the environments."""
     bare = [report["name"] for report in reports if report["mode"] == "process" and report["protection"] == "none"]
     if bare:
-        yield f"no protection is claimed for {', '.join(bare)}: isolating a LibOS process needs root"
+        yield f"no protection is claimed for {', '.join(bare)}: {UNPRIVILEGED}"
     for report in reports:
         if not report["alive"]:
             yield f"LibOS {report['name']} ended before the run did: {report['end_reason']}; its packets are counted"

@@ -16,7 +16,7 @@ import pytest
 from exonet.abi import lib
 from exonet.errors import LibOSError, UsageError
 from exonet.kernel.environment import Environment, Mode, Protection
-from exonet.kernel.launcher import Launcher, Uids
+from exonet.kernel.launcher import UNPRIVILEGED, Launcher, Uids
 from tests.conftest import SANITIZED
 from tests.fakes.dispatcher import running_kernel
 from tests.hostile.conftest import HERE, Lab, last_line
@@ -180,7 +180,7 @@ class TestProcess:
         script = (
             f"import sys, os, signal; sys.path[:0] = [{str(Path(HERE).parents[1])!r}];"
             "from tests.hostile.conftest import Lab; from tests.fakes.dispatcher import make_kernel;"
-            "from exonet.kernel.launcher import Launcher;"
+            "from exonet.kernel.launcher import UNPRIVILEGED, Launcher;"
             "lab = Lab(make_kernel(), Launcher()); env = lab.start('hang'); lab.said(env);"
             "print(env.process.pid, flush=True); sys.stdin.read(); os.kill(os.getpid(), signal.SIGKILL)"
         )
@@ -298,7 +298,7 @@ class TestLauncher:
             launcher = Launcher(privileged=False)
             launcher.start(env, "hostile_libos:leave", path=[HERE])
             assert env.protection is Protection.NONE
-            assert env.protection_note == "environment web runs without protection: not root"
+            assert env.protection_note == f"environment web runs without protection: {UNPRIVILEGED}"
             launcher.close()
 
     def test_inline_is_refused_and_a_second_start_too(self) -> None:
