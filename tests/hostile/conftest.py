@@ -20,7 +20,7 @@ PATIENCE_NS = 20_000_000_000
 
 
 class Lab:
-    """Runs entries of `hostile_libos` as processes."""
+    """Runs entries of `hostile_libos`, or of another module beside it, as processes."""
 
     def __init__(self, kernel: FakeKernel, launcher: Launcher) -> None:
         self.kernel = kernel
@@ -28,9 +28,10 @@ class Lab:
         self.dead: list[Environment] = []
         self.server = Server(kernel.dispatcher, monotonic_ns, self.dead.append)
 
-    def start(self, entry: str, name: str = "", **options: Any) -> Environment:
+    def start(self, entry: str, name: str = "", module: str = "hostile_libos", **options: Any) -> Environment:
         env = self.kernel.open(name or entry, Mode.PROCESS, **options)
-        process: LibOSProcess = self.launcher.start(env, f"hostile_libos:{entry}", path=[HERE])
+        modules = ("hostile_libos",)
+        process: LibOSProcess = self.launcher.start(env, f"{module}:{entry}", modules=modules, path=[HERE])
         self.server.add(env, process)
         return env
 
