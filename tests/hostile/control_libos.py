@@ -96,7 +96,7 @@ def storm(gate):
 
 
 def any_message(pick):
-    op = pick.choice([*FIELDS, Op.EVENT])
+    op = pick.choice([*(op for op in FIELDS if op is not Op.EXIT), Op.EVENT])
     kind = pick.random()
     if kind < 0.1:
         return pick.randbytes(pick.choice([1, 11, 12, 13, 4096, 65535, 65536, 65537, 200000]))
