@@ -35,7 +35,7 @@ DEVICES = ("/dev/null", "/dev/urandom")
 VARIABLES = {"LANG": "C.UTF-8", "PATH": "/usr/bin:/bin", "PYTHONHASHSEED": "0"}
 KEPT_VARIABLES = ("LD_PRELOAD", "ASAN_OPTIONS", "UBSAN_OPTIONS")
 UNPRIVILEGED = "isolating a LibOS process needs root, with the capability SYS_ADMIN"
-LIMITS: Limits = {"CORE": 0, "NOFILE": 256, "NPROC": 64, "AS": 4 << 30, "MEMLOCK": 0, "MSGQUEUE": 0}
+LIMITS: Limits = {"CORE": 0, "NOFILE": 64, "NPROC": 64, "AS": 4 << 30, "MEMLOCK": 0, "MSGQUEUE": 0}
 
 
 class Uids:

@@ -109,3 +109,32 @@ def any_message(pick):
         return encode_request(op, pick.getrandbits(32), json.loads(json.dumps(fields)))
     except ExonetError:
         return b"\0"
+
+
+def hoard(gate):
+    """Allocates and frees for ever, and keeps what it freed: as descriptors, and in flight to itself."""
+    pages = gate.welcome().config["pages"]
+    kept, flying, (there, here) = [], 0, socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    there.setblocking(False)
+    while len(kept) < 1000:
+        message, fds, _, _ = ask(gate, Op.ALLOCATE, {"first": 0xFFFFFFFF, "count": pages})
+        ask(gate, Op.FREE, {key: message[key] for key in ("first", "count")})
+        if not fds:
+            break
+        kept += fds
+        try:
+            socket.send_fds(there, [b"x"], fds)
+            flying += 1
+        except OSError:
+            continue
+        os.close(kept.pop())
+    say(kept=len(kept), flying=flying)
+    while here:
+        gate.sleep(None)
+
+
+def ask(gate, op, fields):
+    """A call beneath the gate: its fields, and the descriptors as they came."""
+    raw(gate).send(encode_request(op, 1, fields))
+    message, fds, flags, address = socket.recv_fds(raw(gate), MAX_MESSAGE, 3)
+    return json.loads(message[HEADER.size :]), fds, flags, address

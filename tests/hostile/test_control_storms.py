@@ -8,6 +8,7 @@ import pytest
 from exonet.clock import monotonic_ns
 from exonet.kernel import server as server_module
 from exonet.kernel.capability import Authority, Capability, Resource
+from exonet.kernel.launcher import LIMITS
 from tests.fakes.dispatcher import open_fds
 from tests.hostile.conftest import Lab, last_line
 
@@ -88,3 +89,14 @@ def test_invariant_5_a_storm_of_messages_costs_only_its_sender(lab: Lab, seed: i
     assert gate.bind("net=lab and port=54", lab.kernel.token(other, Resource.FILTER)) != binding
     assert len(open_fds()) <= len(before) and extent.count == 3
     assert lab.kernel.authority.count() == lab.kernel.authority.count(other.number)
+
+
+def test_what_it_freed_and_keeps_is_bounded_by_its_descriptors(lab: Lab) -> None:
+    """A freed segment is empty, but a LibOS that keeps it can fill it again. How many it can keep has an end; what it
+    maps is bounded by its address space.
+    """
+    pages = lab.kernel.pages.total
+    env = lab.start("hoard", module="control_libos", config={"pages": pages})
+    found = lab.said(env)
+    assert 0 < found["kept"] < LIMITS["NOFILE"] and 0 < found["flying"] <= LIMITS["NOFILE"] + 1
+    assert not lab.kernel.pages.used(env.number) and lab.kernel.pages.free_count == pages
