@@ -225,7 +225,8 @@ static void snoop(struct exo_machine *m, const struct exo_frame *frame)
     }
 }
 
-/* Everything that is not a unicast frame with an owner: groups, ICMP errors by their quoted packet, fragments, nobody's. */
+/* Everything that is not a unicast frame with an owner: groups, what asks for an address, ICMP errors by their quoted packet,
+ * fragments, nobody's. */
 static void deliver_rarer(struct exo_machine *m, const struct exo_frame *frame, uint32_t owner)
 {
     if (frame->len >= 6 && frame->data[0] & 1) {
@@ -233,8 +234,7 @@ static void deliver_rarer(struct exo_machine *m, const struct exo_frame *frame, 
         return;
     }
     uint32_t quoted = exo_quoted_owner(m, frame);
-    if (quoted != EXO_NO_OWNER)
-        owner = quoted;
+    owner = quoted != EXO_NO_OWNER ? quoted : exo_asked_owner(m, frame, owner);
     uint32_t held = 0;
     owner = exo_fragment_follow(m, frame, owner, &held);
     if (owner != EXO_NO_OWNER)
@@ -243,14 +243,14 @@ static void deliver_rarer(struct exo_machine *m, const struct exo_frame *frame, 
         exo_machine_fate(m, frame, EXO_R_DEMUX_NO_MATCH, NULL);
 }
 
-/* Could it be anything but a plain unicast packet: a group address, an ICMP error, a fragment? */
+/* Could it be anything but a plain unicast packet: a group address, ARP, ICMP, a fragment? */
 static inline int is_rare(const struct exo_frame *frame)
 {
     const uint8_t *d = frame->data;   /* at least 60 readable bytes: the NIC pads */
     if (d[0] & 1)
         return 1;
-    if (d[12] == 0x08 && d[13] == 0x00)
-        return (exo_be16(d + 20) & 0x3fff) != 0 || d[23] == 1;
+    if (d[12] == 0x08)
+        return d[13] == 0x06 || (d[13] == 0x00 && ((exo_be16(d + 20) & 0x3fff) != 0 || d[23] == 1));
     if (d[12] == 0x86 && d[13] == 0xdd)
         return d[20] == 44 || d[20] == 58;
     return 0;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Frames that more than a filter decides on (SEMANTICS R2, R3): group frames are copied to subscribers, ARP requests and
- * neighbour solicitations go to the owner of the address asked for, ICMP errors to the owner of the packet they quote.
+ * neighbour solicitations go to the owner of the address asked for, pings that no filter claims too, ICMP errors to the owner of
+ * the packet they quote.
  * frame->data has at least 60 readable bytes (the NIC pads); anything beyond is guarded by frame->len.
  */
 #include "machine_private.h"
@@ -32,6 +33,24 @@ static const uint8_t *asked_for(const struct exo_frame *frame, uint32_t *family)
         return d + 62;
     }
     return NULL;
+}
+
+/* Where an echo request, or the first fragment of one, is sent to; NULL: it is none. */
+static const uint8_t *pinged(const struct exo_frame *frame, uint32_t *family)
+{
+    const uint8_t *d = frame->data;
+    uint16_t type = exo_be16(d + 12);
+    if (type == IP4) {
+        uint32_t icmp = 14 + 4u * (d[14] & 15);
+        *family = 4;
+        return d[23] == 1 && !(exo_be16(d + 20) & 0x1fff) && icmp >= 34 && frame->len > icmp && d[icmp] == 8 ? d + 30 : NULL;
+    }
+    *family = 6;
+    if (type != IP6)
+        return NULL;
+    if (d[20] == 44)
+        return frame->len > 62 && d[54] == 58 && !(exo_be16(d + 56) & 0xfff8) && d[62] == 128 ? d + 38 : NULL;
+    return d[20] == 58 && frame->len > 54 && d[54] == 128 ? d + 38 : NULL;
 }
 
 /* What every subscriber gets, whatever its filter: gratuitous ARP, router advertisements, DHCP offers, mDNS. */
@@ -82,15 +101,33 @@ static uint32_t copies_wanted(struct exo_machine *m, const struct exo_frame *fra
     return wanted;
 }
 
+/* The first binding of an environment on a port: what it is asked as a neighbour comes under it. EXO_NO_OWNER: it has none. */
+static uint32_t any_binding(const struct exo_machine *m, const struct exo_env *env, uint32_t port)
+{
+    for (uint32_t i = 0; i < m->bindings; i++)
+        if (m->binding[i].env == env->number && m->binding[i].port == port && !m->binding[i].flags)
+            return i;
+    return EXO_NO_OWNER;
+}
+
 static void deliver_to_neighbour(struct exo_machine *m, const struct exo_frame *frame, struct exo_env *env)
 {
-    for (uint32_t i = 0; i < m->bindings; i++) {
-        if (m->binding[i].env == env->number && m->binding[i].port == frame->port && !m->binding[i].flags) {
-            exo_deliver_to(m, i, frame, EXO_F_GROUP);
-            return;
-        }
-    }
-    exo_machine_fate(m, frame, EXO_R_DEMUX_NO_NEIGHBOUR, NULL);
+    uint32_t binding = any_binding(m, env, frame->port);
+    if (binding == EXO_NO_OWNER)
+        exo_machine_fate(m, frame, EXO_R_DEMUX_NO_NEIGHBOUR, NULL);
+    else
+        exo_deliver_to(m, binding, frame, EXO_F_GROUP);
+}
+
+uint32_t exo_asked_owner(struct exo_machine *m, const struct exo_frame *frame, uint32_t owner)
+{
+    uint32_t family = 0;
+    const uint8_t *address = asked_for(frame, &family);
+    if (!address && owner == EXO_NO_OWNER)
+        address = pinged(frame, &family);
+    struct exo_env *env = address ? neighbour_owner(m, frame->port, family, address) : NULL;
+    uint32_t binding = env && env->number != frame->sender ? any_binding(m, env, frame->port) : EXO_NO_OWNER;
+    return binding == EXO_NO_OWNER ? owner : binding;
 }
 
 void exo_deliver_group(struct exo_machine *m, const struct exo_frame *frame)

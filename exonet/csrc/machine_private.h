@@ -139,9 +139,11 @@ void exo_deliver_to(struct exo_machine *m, uint32_t binding, const struct exo_fr
 uint32_t exo_fragment_follow(struct exo_machine *m, const struct exo_frame *frame, uint32_t owner, uint32_t *held);
 void exo_fragment_expire(struct exo_machine *m, uint64_t now);
 void exo_fragment_forget(struct exo_machine *m, uint32_t binding);
-/* group.c: copies of a group frame; quoted owner of an ICMP error */
+/* group.c: copies of a group frame; quoted owner of an ICMP error. Asked owner (R2, R3): who answers for the address that a unicast
+ * frame asks for, by one of its bindings; else `owner`, whom the filters named. */
 void exo_deliver_group(struct exo_machine *m, const struct exo_frame *frame);
 uint32_t exo_quoted_owner(struct exo_machine *m, const struct exo_frame *frame);
+uint32_t exo_asked_owner(struct exo_machine *m, const struct exo_frame *frame, uint32_t owner);
 /* transmit.c */
 uint32_t exo_transmit_some(struct exo_machine *m, struct exo_env *env, uint32_t max);
 int32_t exo_transmit_waiting(struct exo_env *env);

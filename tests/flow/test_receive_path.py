@@ -2,12 +2,33 @@
 """Who receives what (SEMANTICS, receiving): whole ledgers of a native machine with hand-driven LibOSes."""
 
 from collections.abc import Callable, Iterator
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
+from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NS, ICMPv6ND_RA, IPv6
+from scapy.layers.l2 import ARP, Ether
+from scapy.packet import Raw
 
 from exonet.abi import check, lib
-from tests.fakes.frames import BROADCAST, arp_request, dns, ether, frag, fragment6, icmp_error, solicitation, udp
+from tests.fakes.frames import (
+    BROADCAST,
+    HERE,
+    HOST,
+    HOST6,
+    PEER,
+    PEER6,
+    THERE,
+    arp_request,
+    dns,
+    ether,
+    frag,
+    fragment6,
+    icmp_error,
+    solicitation,
+    udp,
+)
 from tests.fakes.libos import Bench, FakeLibOS
 from tests.fakes.wire import ScriptWire
 
@@ -104,6 +125,87 @@ def test_r02_gratuitous_arp_goes_to_every_subscriber(make: Make) -> None:
         libos.subscribe()
     bench.run()
     assert [len(a.receive()), len(b.receive())] == [1, 1]
+
+
+ANNOUNCED = {
+    "dhcp offer": Ether(dst=BROADCAST, src=THERE) / IP(src=PEER, dst="255.255.255.255") / UDP(sport=67, dport=68),
+    "mdns": Ether(dst="01:00:5e:00:00:fb", src=THERE) / IP(src=PEER, dst="224.0.0.251") / UDP(sport=5353, dport=5353),
+    "mdns6": Ether(dst="33:33:00:00:00:fb", src=THERE) / IPv6(src=PEER6, dst="ff02::fb") / UDP(sport=5353, dport=5353),
+    "router": Ether(dst="33:33:00:00:00:01", src=THERE) / IPv6(src="fe80::9", dst="ff02::1", hlim=255) / ICMPv6ND_RA(),
+}
+
+
+@pytest.mark.parametrize("packet", ANNOUNCED.values(), ids=ANNOUNCED)
+def test_r02_announcements_go_to_every_subscriber_whatever_its_filter(make: Make, packet: Ether) -> None:
+    """c did not join the group; d did, under a filter that has nothing to do with it, and so did a and b."""
+    bench, _, (a, b, c, d) = make([bytes(packet)], 4)
+    for libos in (a, b, c, d):
+        libos.bind(f"tcp dst port {5000 + libos.number}")
+    group = bytes.fromhex(packet.dst.replace(":", ""))
+    a.subscribe()
+    b.subscribe(group)
+    c.subscribe(bytes.fromhex("01005e7f0001"))
+    d.subscribe(group)
+    bench.run()
+    assert [len(libos.receive()) for libos in (a, b, c, d)] == [1, 1, 0, 1]
+    assert bench.ledger.copies[lib.EXO_S_DEMUX] == 2
+
+
+def neighbours(bench: Bench, libos: FakeLibOS, *addresses: str) -> None:
+    for text in addresses:
+        address = ip_address(text)
+        code = lib.exo_machine_neighbour(bench.native, libos.number, 0, address.version, address.packed)
+        check(code, f"owner of {text}")
+
+
+ASKED = {
+    "arp": Ether(dst=HERE, src=THERE) / ARP(op=1, hwsrc=THERE, psrc=PEER, pdst=HOST),
+    "ns": Ether(dst=HERE, src=THERE) / IPv6(src=PEER6, dst=HOST6, hlim=255) / ICMPv6ND_NS(tgt=HOST6),
+}
+
+
+@pytest.mark.parametrize("packet", ASKED.values(), ids=ASKED)
+def test_r02_a_unicast_question_goes_to_the_owner_of_the_address_too(make: Make, packet: Ether) -> None:
+    """As Linux asks again when an entry is stale (RFC 1122 2.3.2.1, RFC 4861 7.3.3): a filter's claim is no answer."""
+    bench, _, (owner, other) = make([bytes(packet)], 2)
+    owner.bind("udp dst port 53")
+    other.bind("arp or icmp6")
+    neighbours(bench, owner, HOST, HOST6)
+    bench.run()
+    assert (len(owner.receive()), len(other.receive())) == (1, 0)
+    for libos in (owner, other):
+        lib.exo_machine_stepped(bench.native, libos.number, 0)
+    assert bench.drops() == {"delivered": 1}
+    conserved(bench)
+
+
+ECHOES = {
+    "echo": Ether(dst=HERE, src=THERE) / IP(src=PEER, dst=HOST) / ICMP(type=8, id=7) / Raw(b"ping"),
+    "echo6": Ether(dst=HERE, src=THERE) / IPv6(src=PEER6, dst=HOST6) / ICMPv6EchoRequest(id=7, data=b"ping"),
+}
+
+
+@pytest.mark.parametrize("packet", ECHOES.values(), ids=ECHOES)
+def test_r03_echo_to_a_shared_address_goes_to_the_one_that_answers_for_it(make: Make, packet: Ether) -> None:
+    """Two LibOSes have a range of ports each; no filter claims the ping. Where one does, it has it (R1)."""
+    bench, _, (low, high, pinged) = make([bytes(packet)] * 2, 3)
+    low.bind("udp dst portrange 1-999")
+    high.bind("udp dst portrange 1000-1999")
+    neighbours(bench, high, HOST, HOST6)
+    bench.run(until=500)
+    assert [len(libos.receive()) for libos in (low, high)] == [0, 1]
+    pinged.bind("icmp or icmp6")
+    bench.run()
+    assert [len(libos.receive()) for libos in (low, high, pinged)] == [0, 0, 1]
+    assert "demux.no_match" not in bench.drops()
+
+
+def test_r03_echo_to_an_address_that_nobody_answers_for_is_no_match(make: Make) -> None:
+    bench, _, (a,) = make([bytes(ECHOES["echo"])])
+    a.bind("udp dst portrange 1-999")
+    neighbours(bench, a, "10.0.0.2")
+    bench.run()
+    assert bench.drops() == {"demux.no_match": 1}
 
 
 @pytest.mark.parametrize("version", [4, 6])
