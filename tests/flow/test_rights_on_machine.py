@@ -17,6 +17,7 @@ from exonet.hardware.nic import NicConfig
 from exonet.kernel.boot import LibOSSpec, Machine, MachineConfig
 from exonet.kernel.capability import Resource
 from exonet.kernel.environment import Environment
+from tests.fakes.libos import Bench, FakeLibOS
 from tests.fakes.wire import ScriptWire
 
 MAC, PEER = "02:00:00:00:00:01", "02:00:00:00:00:99"
@@ -121,6 +122,33 @@ def test_r14_and_invariant_3_revoked_pages_are_written_no_more(machine: Machine)
     assert delivered["other"] == 100 and other.alive
     assert delivered["dns"] + sum(dropped.values()) == 100 and int(dns.native.placed_frames) == had
     assert set(dropped) <= {"ring.bad_buffer", "ring.no_buffer", "ring.env_dead", "demux.no_match"}, dropped
+
+
+@pytest.mark.parametrize("taken", ["pages", "right"])
+def test_r14_a_revocation_breaks_the_descriptors_queued(taken: str) -> None:
+    """Posted and not yet looked at when the pages, or the right to send, are gone: nothing of them leaves."""
+    bench = Bench()
+    wire = ScriptWire()
+    bench.attach(wire, promiscuous=0)
+    libos = FakeLibOS(bench)
+    libos.locals({"mac": bytes.fromhex(MAC.replace(":", "")), "any": 1})
+    first, second = (bytes(Ether(src=MAC, dst=PEER, type=0x88B5) / Raw(bytes([i]) * 50)) for i in (1, 2))
+    try:
+        libos.transmit(first, cookie=1)
+        bench.run()
+        assert wire.sent == [first]
+        for cookie in (2, 3):
+            libos.transmit(second, cookie=cookie)
+        if taken == "pages":
+            assert lib.exo_pages_seize(libos.table, libos.number, libos.first, libos.pages) == 0
+        else:
+            libos.locals()
+        bench.run()
+        reason = lib.EXO_R_TRANSMIT_BAD_DESCRIPTOR if taken == "pages" else lib.EXO_R_TRANSMIT_NOT_GRANTED
+        assert wire.sent == [first] and bench.ledger.drop[reason] == 2
+        assert libos.completions() == [(1, 0), (2, -reason), (3, -reason)]
+    finally:
+        bench.close()
 
 
 def test_r14_and_invariant_8_a_death_gives_everything_back(machine: Machine) -> None:

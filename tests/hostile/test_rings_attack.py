@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What a LibOS can try, each by itself: a checksum that rewrites the frame, chains without an end, floods, groups."""
 
+import contextlib
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -143,6 +145,34 @@ def test_invariant_5_a_run_ends_whatever_libos_does(benches: list[Bench], attack
                 each.completions()
     assert reasons & lib.EXO_RUN_IDLE
     conserved(bench)
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
+def test_a_full_wake_socket_does_not_block_the_kernel(benches: list[Bench], kind: int) -> None:
+    """Its other end reads nothing, and it is in the mode that blocks: the LibOS shares it and may have made it so."""
+    mine, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    with mine, theirs:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                mine.send(b"x" * 100, socket.MSG_DONTWAIT)
+        assert mine.getblocking()
+        wire = ScriptWire(ends=False)
+        bench = live(benches, wire)
+        libos = FakeLibOS(bench)
+        libos.env.wake_fd = mine.fileno()
+        libos.bind("udp")
+        libos.locals(ANY)
+        for _ in range(20):
+            libos.area().need_wakeup.value = 1
+            libos.transmit(OUT)
+            wire.add(0, udp())
+            begin = monotonic_ns()
+            run(bench, SECOND_NS // 1000)
+            assert monotonic_ns() - begin < SECOND_NS
+            libos.receive()
+        run(bench, SECOND_NS // 1000)
+        assert libos.env.wakeups >= 20, "it was tried"
+        assert bench.drops() == {"delivered": 20, "sent": 20}
 
 
 def test_virtual_time_passes_and_a_run_ends_when_a_step_does_nothing_for_ever(benches: list[Bench]) -> None:
