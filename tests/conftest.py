@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Shared fixtures, the large traces that are not part of the project, and what a run under sanitizers needs."""
 
+import contextlib
 import gc
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 #: What scripts/test preloads where it tests the C under sanitizers. Programs that are not ours must not have it.
 PRELOAD = os.environ.get("EXONET_PRELOAD", "")
 SANITIZED = PRELOAD != ""
+#: Descriptors that only a machine, its wires and its LibOSes open.
+OURS = re.compile(r"memfd:exonet|socket:|pipe:|anon_inode|/dev/net/tun|net:")
 
 
 def shared_dir() -> Path:
@@ -36,6 +41,38 @@ def pytest_collection_finish() -> None:
     """What imports made stays: tests that collect garbage, to see what is left, need not go through it each time."""
     gc.collect()
     gc.freeze()
+
+
+def held() -> tuple[set[str], set[int]]:
+    """What a machine takes from the system and a test must give back: descriptors and maps of ours; child processes."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.add(f"{entry.name} {entry.readlink()}")
+    found = {fd for fd in found if OURS.search(fd)}
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if "memfd:exonet" in line:
+            found.add(line.split(" ", 1)[0])
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    return found, {int(word) for word in children.read_text().split()}
+
+
+@pytest.fixture(autouse=True)
+def invariant_8_nothing_is_left() -> Iterator[None]:
+    """After every test (DESIGN §10): no page, no area, no socket, no device and no process is left over from it.
+
+    Pages and areas are maps of memfds; bindings and NIC descriptors go with their machine. What only waits to be
+    collected is collected first.
+    """
+    before, children = held()
+    yield
+    for collect in (False, True):
+        if collect:
+            gc.collect()
+        after, living = held()
+        if after <= before and living <= children:
+            return
+    pytest.fail(f"left over: {sorted(after - before)}, processes {sorted(living - children)}", pytrace=False)
 
 
 @pytest.fixture

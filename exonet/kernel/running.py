@@ -119,6 +119,8 @@ class Runner:
             try:
                 self._loop(NEVER if until_ns is None else until_ns, on_progress)
             except KeyboardInterrupt:
+                for number in self._inline:  # what C had asked for may not have come to be done
+                    lib.exo_machine_wake_at(self._native, number, 0)
                 return False
         return True
 
@@ -129,33 +131,40 @@ class Runner:
         leave |= lib.EXO_RUN_FATES | lib.EXO_RUN_ERROR | lib.EXO_RUN_IDLE
         steps, target, number, again = 0, until, 0, False
         tick = monotonic_ns() + TICK_NS
-        while True:
-            if not virtual:
-                target = min(until, tick)
-            reasons = go(native, target, number, again)
-            number = reasons >> 16
-            if number > 0:
-                again = step(number, reasons & timer)
-                steps += 1
-            if not reasons & leave and steps < STEPS_A_TICK:
-                continue
-            steps = 0
-            check(reasons, "run")
-            if reasons & lib.EXO_RUN_ERROR:
-                raise self._wire_error()
-            if reasons & lib.EXO_RUN_FATES and self.on_fates is not None:
-                self.on_fates()
-            if not virtual:
-                self._serve()
-            now = monotonic_ns()
-            if now >= tick:
-                tick = now + TICK_NS
-                if on_progress is not None:
-                    on_progress()
-            if reasons & lib.EXO_RUN_IDLE:
-                return
-            if reasons & lib.EXO_RUN_DEADLINE and lib.exo_now(native) >= until:
-                return
+        try:
+            while True:
+                if not virtual:
+                    target = min(until, tick)
+                reasons = go(native, target, number, again)
+                number = reasons >> 16
+                if number > 0:
+                    again = step(number, reasons & timer)
+                    steps += 1
+                if not reasons & leave and steps < STEPS_A_TICK:
+                    continue
+                steps = 0
+                check(reasons, "run")
+                if reasons & lib.EXO_RUN_ERROR:
+                    raise self._wire_error()
+                if reasons & lib.EXO_RUN_FATES and self.on_fates is not None:
+                    self.on_fates()
+                if not virtual:
+                    self._serve()
+                now = monotonic_ns()
+                if now >= tick:
+                    tick = now + TICK_NS
+                    if on_progress is not None:
+                        on_progress()
+                if reasons & lib.EXO_RUN_IDLE:
+                    return
+                if reasons & lib.EXO_RUN_DEADLINE and lib.exo_now(native) >= until:
+                    return
+        except KeyboardInterrupt:
+            again = True  # it may have come in the middle of a step
+            raise
+        finally:
+            if number > 0:  # the last step's end is told at the next go, and there may be none
+                lib.exo_machine_stepped(native, number, again)
 
     def _serve(self) -> None:
         self._server.serve()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A LibOS that asks an echo port again and again, each question once the last was answered; a wrong answer is its end."""
+"""A LibOS that asks an echo port, each question once the last was answered; a wrong answer is its end."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How a replay ends: by Ctrl-C with the ledger of what happened until then, and with a failure where it does not balance."""
+"""How a replay ends: by Ctrl-C with the ledger of what happened so far; as a failure where that does not balance."""
 
 import json
 import os
@@ -12,9 +12,14 @@ import pytest
 
 from exonet.abi import lib
 from exonet.cli.main import main
+from exonet.clock import Clock
+from exonet.hardware.nic import NicConfig
+from exonet.kernel.boot import LibOSSpec, Machine, MachineConfig
 from exonet.kernel.running import Runner
 from libos_stacks.environment import Environment
 from libos_stacks.sink import Sink
+from tests.fakes.frames import udp
+from tests.fakes.wire import ScriptWire
 
 DEMO = str(Path(__file__).resolve().parents[2] / "captures" / "web-dns.pcapng")
 
@@ -42,8 +47,20 @@ def test_ctrl_c_ends_a_replay_with_its_ledger(clock: str, tmp_path: Path, capsys
     ledger = told["ledger"]
     assert told["run"]["interrupted"] and not told["run"]["failed"]
     assert 20 <= ledger["delivered"] < 20_000
+    assert ledger["in_flight"] == 0
     assert ledger["offered"] + ledger["copies"] == ledger["delivered"] + sum(ledger["dropped"].values())
     assert "balanced" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("clock", list(Clock))
+def test_a_run_in_pieces_forgets_no_step(clock: Clock) -> None:
+    """A LibOS that takes a frame a step says each time that there is more; the last word of a piece is not lost."""
+    with Machine(MachineConfig(clock=clock, pages=1024)) as machine:
+        machine.attach(ScriptWire([(machine.now(), udp())] * 60, ends=False), NicConfig(promiscuous=True))
+        machine.spawn(LibOSSpec("one", bindings=("udp",), local="none", options={"burst": 1}))
+        for _ in range(200):
+            machine.run(until_ns=machine.now() + 1)
+        assert machine.ledger().consumed == 60
 
 
 @pytest.mark.parametrize("side", ["in", "out", "copies"])

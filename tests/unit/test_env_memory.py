@@ -4,6 +4,7 @@
 import fcntl
 import mmap
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from exonet.abi import ABI_VERSION, ffi, lib
+from tests.conftest import held
 from tests.fakes.dispatcher import open_fds
 
 RINGS = ("fill", "receive", "transmit", "completion")
@@ -120,6 +122,21 @@ def test_impossible_rings(name: str, entries: int) -> None:
 @pytest.mark.parametrize("number", [0, 0xFFFFFFFF])
 def test_impossible_numbers(number: int) -> None:
     assert lib.exo_env_open(ffi.new("struct exo_env *"), number, layout(), 0) == lib.EXO_E_INVALID
+
+
+def test_invariant_8_what_is_left_after_a_test_would_be_seen() -> None:
+    """By the fixture that looks after each: a machine with a page, an environment's areas, a child."""
+    before = held()
+    machine = lib.exo_machine_new(ffi.new("struct exo_machine_config *", {"pages": 16}))
+    assert held() != before
+    lib.exo_machine_free(machine)
+    env = ffi.new("struct exo_env *")
+    assert lib.exo_env_open(env, 1, layout(), 0) == 0
+    assert held() != before
+    lib.exo_env_close(env)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
+        assert child.pid in held()[1] - before[1]
+    assert held() == before
 
 
 def test_invariant_8_open_and_close_leave_nothing() -> None:
