@@ -221,6 +221,25 @@ def seals(gate):
     say(**found)
 
 
+def page_seals(gate):
+    """Its own pages, by the descriptor that came with them: resized, sealed so that the kernel could not write."""
+    gate.welcome()
+    raw(gate).send(encode_request(Op.ALLOCATE, 2, {"count": 2, "first": 0xFFFFFFFF}))
+    _, (fd,), _, _ = socket.recv_fds(raw(gate), 65536, 3)
+    sealed = {
+        name: attempt(lambda seal=getattr(fcntl, f"F_SEAL_{name.upper()}"): fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seal))
+        for name in ("write", "shrink", "grow", "seal")
+    }
+    say(
+        sealed=sealed | {"future_write": attempt(lambda: fcntl.fcntl(fd, fcntl.F_ADD_SEALS, 0x10))},
+        shrink=attempt(lambda: os.ftruncate(fd, 0)),
+        half=attempt(lambda: os.ftruncate(fd, 4096)),
+        grow=attempt(lambda: os.ftruncate(fd, 1 << 30)),
+        beyond=attempt(lambda: os.pwrite(fd, b"x", 8192)),
+        size=os.fstat(fd).st_size,
+    )
+
+
 def protect(gate):
     """mprotect(PROT_WRITE) over the read-only mapping of the kernel area."""
     area = gate.welcome().kernel_area

@@ -221,6 +221,13 @@ class TestMemory:
             assert {row[name] for name in ("shrink", "grow", "seal")} == {"EPERM"}
             assert row["reopen"] in ("ENOENT", "EPERM")
 
+    def test_its_own_pages_cannot_be_resized_or_sealed(self, lab: Lab) -> None:
+        """A page that shrank, or that the kernel could not write, would be a fault of the kernel's."""
+        found = last_line(lab.run("page_seals"))
+        assert set(found.pop("sealed").values()) == {"EPERM"}
+        assert found.pop("size") == 8192
+        assert set(found.values()) <= {"EPERM"}, found
+
     def test_mprotect_of_the_kernel_area_is_refused(self, lab: Lab) -> None:
         assert last_line(lab.run("protect")) == {"errno": "EACCES", "result": -1, "same": True}
 
