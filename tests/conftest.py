@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,14 @@ def shared_dir() -> Path:
 def shared_captures(pattern: str = "*/*.pcap*") -> list[Path]:
     """Captures for parametrising; empty where the directory is absent."""
     return sorted((shared_dir() / "captures").glob(pattern))
+
+
+def every_capture(pattern: str = "*.pcap*", most_bytes: int = 1 << 40) -> list[Any]:
+    """For parametrising: the project's own captures and the larger ones, in place of which there may be one skip."""
+    own = sorted((ROOT / "captures").glob(pattern))
+    absent = pytest.mark.skip(f"no shared captures at {shared_dir() / 'captures'}")
+    larger = shared_captures(f"*/{pattern}") or [pytest.param(None, marks=absent, id="shared")]
+    return [path for path in own + larger if not isinstance(path, Path) or path.stat().st_size < most_bytes]
 
 
 @pytest.fixture

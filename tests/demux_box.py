@@ -10,7 +10,7 @@ import dpkt
 
 from exonet.abi import NO_OWNER, check, ffi, lib
 from exonet.filters.conjunct import Conjunct
-from tests.conftest import shared_captures
+from tests.conftest import ROOT, shared_captures
 
 Frame = tuple[bytes, int]
 
@@ -84,10 +84,10 @@ def read_capture(path: Path) -> list[Frame]:
 
 
 def sample_frames(per_capture: int, seed: int = 1) -> list[Frame]:
-    """Frames of all shared captures, the same ones every time."""
+    """Frames of all captures, the project's own and the shared ones, the same ones every time."""
     chosen = random.Random(seed)
     frames: list[Frame] = []
-    for path in shared_captures():
+    for path in sorted((ROOT / "captures").glob("*.pcap*")) + shared_captures():
         found = read_capture(path)
         frames += chosen.sample(found, min(per_capture, len(found)))
     return frames

@@ -226,12 +226,13 @@ def page_seals(gate):
     gate.welcome()
     raw(gate).send(encode_request(Op.ALLOCATE, 2, {"count": 2, "first": 0xFFFFFFFF}))
     _, (fd,), _, _ = socket.recv_fds(raw(gate), 65536, 3)
-    sealed = {
-        name: attempt(lambda seal=getattr(fcntl, f"F_SEAL_{name.upper()}"): fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seal))
-        for name in ("write", "shrink", "grow", "seal")
-    }
+    seals = {"seal": 1, "shrink": 2, "grow": 4, "write": 8, "future_write": 16}
+
+    def add(seal):
+        return attempt(lambda: fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seal))
+
     say(
-        sealed=sealed | {"future_write": attempt(lambda: fcntl.fcntl(fd, fcntl.F_ADD_SEALS, 0x10))},
+        sealed={name: add(seal) for name, seal in seals.items()},
         shrink=attempt(lambda: os.ftruncate(fd, 0)),
         half=attempt(lambda: os.ftruncate(fd, 4096)),
         grow=attempt(lambda: os.ftruncate(fd, 1 << 30)),

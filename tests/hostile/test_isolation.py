@@ -298,6 +298,29 @@ class TestDeath:
         assert not lab.kernel.authority.count() and not lab.kernel.machine.envs
 
 
+ALL_STEPS = """
+import ctypes, sys
+from exonet.abi import lib
+libc = ctypes.CDLL(None)
+assert libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()) == 0
+for step, arguments in {
+    "namespaces": (), "root_begin": (b"/sys",), "bind": (b"/usr", b"/sys", 0), "root_enter": (b"/sys",),
+    "identity": (61001, 61001), "seccomp": (),
+}.items():
+    print(step, getattr(lib, f"exo_isolate_{step}")(*arguments))
+"""
+
+
+def test_a_step_of_the_isolation_that_fails_is_told() -> None:
+    """Without a capability none of them takes effect, and each says so: no LibOS's code would run after it."""
+    if os.geteuid() != 0:
+        pytest.skip("not root: there is no capability to give up")
+    root = Path(HERE).parents[1]
+    done = subprocess.run([sys.executable, "-c", ALL_STEPS], cwd=root, capture_output=True, text=True, check=True)
+    said = dict(line.split() for line in done.stdout.splitlines())
+    assert len(said) == 6 and set(said.values()) == {str(lib.EXO_E_SYSTEM)}, said
+
+
 class TestLauncher:
     def test_without_privilege_it_says_so_plainly(self) -> None:
         with running_kernel() as kernel:

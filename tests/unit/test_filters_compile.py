@@ -11,7 +11,7 @@ from exonet.filters.conjunct import Base, Conjunct
 from exonet.filters.libpcap import Libpcap
 from exonet.filters.shape import Shape, key
 from exonet.filters.walk import Undecomposable, Walk
-from tests.conftest import shared_captures
+from tests.conftest import every_capture
 from tests.demux_box import Demux, made_frames, mutate, read_capture, sample_frames
 from tests.filter_list import DECOMPOSE, REFUSE
 
@@ -70,7 +70,7 @@ def test_r05_every_truncation_equals_libpcap(text):
             assert compiled.matches(data, wire_len) == wanted == (owner == 0), (data.hex(), wire_len)
 
 
-@pytest.mark.parametrize("path", shared_captures(), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", every_capture(), ids=lambda path: path.name)
 def test_r05_whole_captures_equal_libpcap(path):
     frames = read_capture(path)
     library = Libpcap()

@@ -23,7 +23,7 @@ from exonet.abi import ffi, lib
 from exonet.errors import UsageError
 from exonet.wire.capture import Trace
 from exonet.wire.rewrite import PortMap, PrefixMap, Rewrite, parse_mac
-from tests.conftest import shared_captures
+from tests.conftest import every_capture
 from tests.fakes.captures import pcap, receive_all
 from tests.fakes.replays import Make, make
 
@@ -312,9 +312,7 @@ def test_hostile_frames_keep_their_length(seed: int) -> None:
             assert len(rewritten(EVERYTHING, cut, shift=rng.getrandbits(64), fix=fix)) == len(cut)
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in shared_captures("*/*.pcap") if p.stat().st_size < 200_000], ids=lambda p: p.name
-)
+@pytest.mark.parametrize("path", every_capture("*.pcap", most_bytes=200_000), ids=lambda path: path.name)
 def test_a_shift_there_and_back_changes_nothing_on_real_traffic(path: Path) -> None:
     """IPv4: adding 2^32 - 5 after 5 gives the first address again, and so must every checksum, right or wrong."""
     for frame in Trace.load(path):

@@ -13,7 +13,7 @@ from exonet.errors import UsageError
 from exonet.wire.capture import Trace
 from exonet.wire.pcap import PcapWire, split
 from exonet.wire.rewrite import Rewrite
-from tests.conftest import shared_captures
+from tests.conftest import every_capture
 from tests.fakes.captures import BASE, Ng, Wired, frame_bytes, pcap, receive_all, timed
 from tests.fakes.replays import Ledger, Libpcap, Make, make
 
@@ -71,7 +71,7 @@ def test_the_anchor_is_the_first_frame_that_is_offered(make: Make, memory: int) 
     assert [(f.id, f.ts) for f in receive_all(late.native)] == [(1, 0), (7, 6000)]
 
 
-@pytest.mark.parametrize("path", shared_captures("*/*.pcap"), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", every_capture("*.pcap"), ids=lambda path: path.name)
 def test_filters_take_what_libpcap_takes(path: Path) -> None:
     for text in ("tcp", "udp port 53", "ip6", "greater 100", "vlan"):
         taken = [PcapWire(path, speed="max", include=Libpcap(text)), PcapWire(path, speed="max", exclude=Libpcap(text))]

@@ -12,7 +12,7 @@ from scapy.error import Scapy_Exception
 from scapy.utils import RawPcapReader
 
 from libos_stacks.abi import lib
-from tests.conftest import shared_captures
+from tests.conftest import every_capture
 from tests.stack_frames import MAC, SECOND, Engine, StackConfig, conserve, frame_sum
 
 LIMIT = 1500
@@ -32,9 +32,7 @@ def frames(path: Path) -> list[tuple[bytes, int]]:
     return found
 
 
-@pytest.mark.parametrize(
-    "path", shared_captures() or [pytest.param(None, marks=pytest.mark.skip("no shared captures"))]
-)
+@pytest.mark.parametrize("path", every_capture(), ids=lambda path: path.name)
 def test_real_traces_balance(path):
     def run(with_sum: bool):
         with Engine(StackConfig.make(MAC, any_address=True), memory=1 << 16) as stack:
