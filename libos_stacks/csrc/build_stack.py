@@ -23,8 +23,7 @@ for header in HEADERS:
 ffibuilder.set_source(
     "libos_stacks._stack",
     '#include "exo_kernel.h"\n#include "stk.h"',
-    sources=[kernel.relative(path) for path in sorted(HERE.glob("*.c"))]
-    + [kernel.relative(kernel.HERE / "checksum.c")],
+    sources=[kernel.relative(path) for path in sorted(HERE.glob("*.c"))],
     include_dirs=[kernel.relative(HERE), kernel.relative(kernel.HERE)],
     extra_compile_args=kernel.FLAGS + kernel.sanitizer_flags(),
     extra_link_args=kernel.sanitizer_flags(),
