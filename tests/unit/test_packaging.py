@@ -49,6 +49,15 @@ def test_the_locks_hold_what_the_project_asks_for(project: dict[str, Any]) -> No
     assert {canonical(name) for name in project["project"]["optional-dependencies"]["dev"]} <= dev
 
 
+def test_the_set_up_installs_and_builds_with_locked_versions_only() -> None:
+    """Build isolation would fetch the newest setuptools and cffi."""
+    text = (ROOT / "scripts" / "setup").read_text().replace("\\\n", " ")
+    installs = [line for line in text.splitlines() if "pip install" in line]
+    assert len(installs) == 2
+    assert all("--require-hashes" in line or "--no-build-isolation" in line for line in installs), installs
+    assert all("--no-deps" in line for line in installs)
+
+
 def test_both_packages_are_typed_and_found(project: dict[str, Any]) -> None:
     assert {"exonet", "libos_stacks"} <= set(project["tool"]["setuptools"]["packages"]["find"]["include"])
     for package in ("exonet", "libos_stacks"):
