@@ -165,7 +165,9 @@ class Ledger:
         """
         rows = [Row("offered", self.offered)]
         if self.copies:
-            rows.append(Row("copies of group frames", self.copies, 1))
+            duplicates = self.stage("source").copies
+            rows.append(Row("copies of group frames", self.copies - duplicates, 1))
+            rows.append(Row("duplicated by --impair", duplicates, 1))
         rows += [Row(f"delivered to {env['name']}", int(env["delivered"]), 1) for env in environments]
         others = self.consumed - sum(int(env["delivered"]) for env in environments)
         rows.append(Row("delivered to others" if environments else "delivered to LibOSes", others, 1))
@@ -202,7 +204,8 @@ def draw(rows: Sequence[Row], whole: int, width: int, ascii_only: bool) -> list[
     labels = max(len(row.label) + 2 * row.depth for row in rows)
     counts = max(len(f"{row.count:,}") for row in rows)
     room = max(0, width - labels - counts - 12)
-    bar = min(20, room) if room >= 4 else 0
+    remark = max((len(row.remark) for row in rows), default=0)
+    bar = min(20, room, max(8, room - remark - 1)) if room >= 4 else 0
     lines = []
     for row in rows:
         share = row.count / whole if whole else 0.0

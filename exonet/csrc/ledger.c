@@ -51,7 +51,7 @@ static const struct reason REASONS[EXO_REASONS] = {
     [EXO_R_NIC_RX_FIFO] = {"nic.rx_fifo", EXO_S_NIC, "the receiver was reset or disabled"},
 
     [EXO_R_DEMUX_NO_MATCH] = {"demux.no_match", EXO_S_DEMUX, "no binding claims it"},
-    [EXO_R_DEMUX_NO_SUBSCRIBER] = {"demux.no_subscriber", EXO_S_DEMUX, "broadcast or multicast that nobody takes"},
+    [EXO_R_DEMUX_NO_SUBSCRIBER] = {"demux.no_subscriber", EXO_S_DEMUX, "broadcast or multicast nobody takes"},
     [EXO_R_DEMUX_NO_NEIGHBOUR] = {"demux.no_neighbour", EXO_S_DEMUX, "asks for an address that nobody owns"},
     [EXO_R_DEMUX_FRAGMENT_LOST] = {"demux.fragment_lost", EXO_S_DEMUX, "a fragment whose first one is not known"},
 

@@ -181,6 +181,25 @@ def test_table_shows_only_what_happened(book: Book) -> None:
     assert lines[-1] == "100 offered + 12 copies = 98 delivered + 14 dropped + 0 in flight: balanced"
 
 
+def test_bars_make_room_for_what_each_drop_means() -> None:
+    book = Book()
+    for reason in (lib.EXO_R_DEMUX_NO_MATCH, lib.EXO_R_DEMUX_NO_NEIGHBOUR, lib.EXO_R_DEMUX_NO_SUBSCRIBER):
+        book.meets(reason, 1849)
+    book.passes("source", 3 * 1849, 3 * 1849)
+    ledger = Ledger.read(book.native, NOWHERE)
+    for width in (85, 100):
+        assert all(reason_text(name) in ledger.table(width) for name in ledger.dropped), width
+    assert "█" * 8 in ledger.table(85) and "█" * 20 in ledger.table(110)
+
+
+def test_frames_that_a_wire_duplicated_are_not_called_group_frames() -> None:
+    book = Book()
+    book.native.copies[lib.EXO_S_SOURCE], book.native.copies[lib.EXO_S_DEMUX] = 5, 2
+    rows = [line.split() for line in Ledger.read(book.native, NOWHERE).table(100).splitlines()]
+    assert ["copies", "of", "group", "frames", "2"] in [row[:5] for row in rows]
+    assert ["duplicated", "by", "--impair", "5"] in [row[:4] for row in rows]
+
+
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 120])
 @pytest.mark.parametrize("ascii_only", [False, True])
 def test_table_keeps_its_width(book: Book, width: int, ascii_only: bool) -> None:
