@@ -76,12 +76,14 @@ def serve(gate: Gate) -> None:
 
 
 def run(gate: Gate) -> int:
-    """`serve`, and its exit status: whatever a LibOS raises ends its process with one line on stderr and status 1."""
+    """`serve`, and its exit status: whatever a LibOS raises ends its process with one line on stderr and status 1, or 2
+    where what it was asked to be cannot be.
+    """
     try:
         serve(gate)
     except Exception as error:
         print(f"libos: {complaint(error)}", file=sys.stderr)
-        return 1
+        return errors.UsageError.exit_code if isinstance(error, errors.UsageError) else 1
     return 0
 
 

@@ -13,6 +13,8 @@ EPILOG = """\
 A package adds a LibOS with an entry point of the group exonet.libos:
   [project.entry-points."exonet.libos"]
   mine = "my_package.mine:Mine"
+Without one, name it as module:Class, installed or in the working directory:
+  exonet replay trace.pcap --bind dns='udp port 53,stack=mine:Mine'
 """
 
 

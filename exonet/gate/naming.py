@@ -4,11 +4,15 @@
 The kernel resolves a name before it starts a process: inside its walls a LibOS sees no package's metadata.
 """
 
+import sys
+from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
 
 from exonet.errors import UsageError
 
-__all__ = ["GROUP", "installed", "resolve"]
+__all__ = ["GROUP", "find", "installed", "resolve"]
 
 GROUP = "exonet.libos"
 #: Known without metadata, as in a source tree that is not installed.
@@ -30,3 +34,20 @@ def resolve(name: str) -> str:
     if name not in known:
         raise UsageError(f'libos "{name}": must be module:Class or one of {", ".join(sorted(known))}')
     return known[name]
+
+
+def find(name: str, beside: Path) -> None:
+    """Makes sure that the module of a `module:Class` can be imported here, from directory `beside` where it is not
+    installed: that then ends the search path. Nothing of it is run. Raises UsageError where there is none such.
+    """
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        return
+    top = module.partition(".")[0]
+    if not all(part.isidentifier() for part in (*module.split("."), *attribute.split("."))):
+        raise UsageError(f'libos "{name}": must be module:Class, as in my_package.mine:Mine')
+    if top in sys.modules or find_spec(top) is not None:
+        return
+    if PathFinder.find_spec(top, [str(beside)]) is None:
+        raise UsageError(f'libos "{name}": there is no module {top}, neither installed nor in {beside}')
+    sys.path.append(str(beside))

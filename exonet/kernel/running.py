@@ -17,7 +17,7 @@ from typing import Any
 
 from exonet.abi import check, ffi, lib, reason_name
 from exonet.clock import monotonic_ns
-from exonet.errors import ExonetError, LibOSError, RunError
+from exonet.errors import ExonetError, LibOSError, RunError, UsageError
 from exonet.gate.client import InlineGate
 from exonet.kernel.environment import Environment, Environments
 from exonet.kernel.inline import InlineKernel
@@ -76,7 +76,9 @@ class Runner:
             ) from error
 
     def await_ready(self, env: Environment) -> None:
-        """Serves a LibOS process until it says that it is ready. LibOSError where it dies or takes too long."""
+        """Serves a LibOS process until it says that it is ready. LibOSError where it dies or takes too long, UsageError
+        where it says that what it was asked to be cannot be.
+        """
         deadline = monotonic_ns() + int(START_S * 1e9)
         while env.alive and not env.ready:
             if monotonic_ns() > deadline:
@@ -84,7 +86,9 @@ class Runner:
             self._server.serve(0.5)
         if not env.alive:
             said = env.output.decode(errors="replace").strip().splitlines()
-            raise LibOSError(f"environment {env.name}: {said[-1] if said else env.end_reason}")
+            why = said[-1].removeprefix("libos: ") if said else env.end_reason
+            kind = UsageError if env.exit_status == UsageError.exit_code else LibOSError
+            raise kind(f"environment {env.name}: {why}")
 
     def _step(self, number: int, timer: int) -> bool:
         """One step of one LibOS; what it has sent leaves before the next one runs. Says whether it wants another."""

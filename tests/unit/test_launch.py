@@ -109,7 +109,7 @@ def test_a_libos_that_raises_ends_with_one_line_and_a_status(capsys: pytest.Capt
     assert launch.run(scripted(True)) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("libos: RuntimeError: two lines (")
-    assert launch.run(FakeGate(libos="ecco")) == 1
+    assert launch.run(FakeGate(libos="ecco")) == errors.UsageError.exit_code
     assert capsys.readouterr().err == 'libos: libos "ecco": must be module:Class or one of echo, sink\n'
 
 
