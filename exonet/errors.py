@@ -18,6 +18,13 @@
 A message names the thing, the value and what would be right.
 """
 
+import errno
+
+#: The exit code of what Ctrl-C ended.
+INTERRUPTED = 130
+#: What writing a file can meet that is nobody's mistake: the run failed.
+OUTPUT_ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG)
+
 
 class ExonetError(Exception):
     """Root of everything exonet raises on purpose."""
@@ -73,3 +80,9 @@ class LibOSError(RunError):
 
 class KernelBug(ExonetError):
     """An invariant of the kernel is broken: please report it."""
+
+
+def not_written(what: str, error: OSError) -> ExonetError:
+    """The exception for an output file: UsageError where it cannot be made, RunError where it takes no more."""
+    kind = RunError if error.errno in OUTPUT_ERRORS else UsageError
+    return kind(f"{what}: cannot be written: {error.strerror or error}")

@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from exonet.abi import check, ffi, lib, reason_name, stage_name
 from exonet.closing import Closing
-from exonet.errors import UsageError
+from exonet.errors import not_written
 
 RECORD = numpy.dtype(
     [
@@ -65,10 +65,11 @@ class Fates(Closing):
         self._batch = batch
         self._pending: list[Any] = []
         self._pending_rows = 0
+        self._closed = False
         try:
             self._writer = parquet.ParquetWriter(self.path, SCHEMA, compression="zstd")
         except OSError as error:
-            raise UsageError(f"fates file {self.path}: cannot be written: {error.strerror or error}") from None
+            raise not_written(f"fates file {self.path}", error) from None
         check(lib.exo_ledger_record(native, capacity), f"recording {capacity} fates")
 
     @property
@@ -89,20 +90,28 @@ class Fates(Closing):
         return count
 
     def close(self) -> None:
-        """Drains, ends the file and stops recording. Idempotent."""
-        if not self._writer.is_open:
+        """Drains, ends the file and stops recording. Idempotent. Raises RunError where the file takes no more."""
+        if self._closed:
             return
-        self.drain()
-        self._write()
-        self._writer.add_key_value_metadata({"exonet.schema": "1", "exonet.fates_lost": str(self.lost)})
-        self._writer.close()
-        lib.exo_ledger_record(self._native, 0)
+        self._closed = True
+        try:
+            self.drain()
+            self._write()
+            self._writer.add_key_value_metadata({"exonet.schema": "1", "exonet.fates_lost": str(self.lost)})
+            self._writer.close()
+        except OSError as error:
+            raise not_written(f"fates file {self.path}", error) from None
+        finally:
+            lib.exo_ledger_record(self._native, 0)
 
     def _write(self) -> None:
         if self._pending:
             records = numpy.concatenate(self._pending)
             self._pending, self._pending_rows = [], 0
-            self._writer.write_batch(columns(records, self._name_of))
+            try:
+                self._writer.write_batch(columns(records, self._name_of))
+            except OSError as error:
+                raise not_written(f"fates file {self.path}", error) from None
 
 
 def columns(records: Any, name_of: Callable[[int], str]) -> Any:

@@ -21,11 +21,12 @@ On the virtual clock the lines repeat to the byte (invariant 7), which is why `c
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self, TextIO
 
-from exonet.errors import UsageError
+from exonet.errors import not_written
 
 __all__ = [
     "BindingMade",
@@ -141,28 +142,34 @@ class Counters(Event):
 class EventLog:
     """Where events go: a file of JSON lines, or (path None) nowhere. `now`: the machine's clock, set when there is one.
 
-    UsageError where the file cannot be made.
+    UsageError where the file cannot be made, RunError where it takes no more.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         self.now: Callable[[], int] = lambda: 0
+        self._path = path
         self._file: TextIO | None = None
         if path is not None:
             try:
                 self._file = path.open("w", buffering=1)  # by lines: what happened is there, whatever happens next
             except OSError as error:
-                raise UsageError(f"trace {path}: cannot be written: {error.strerror}") from None
+                raise not_written(f"trace {path}", error) from None
 
     def write(self, event: Event) -> None:
         if self._file is not None:
             line = {"ns": self.now(), "event": event.name(), **asdict(event)}
-            self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
+            try:
+                self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
+            except OSError as error:
+                self.close()
+                raise not_written(f"trace {self._path}", error) from None
 
     def close(self) -> None:
         """Idempotent; later events go nowhere."""
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            with suppress(OSError):  # a line that could not be written, which write() has said
+                file.close()
 
     def __enter__(self) -> Self:
         return self

@@ -42,8 +42,8 @@ def add(commands: Any) -> None:
         action="append",
         required=True,
         metavar="LIBOS@ADDR[,…]",
-        help="a LibOS and its address (ADDR+ADDR for several); then, with commas: process, inline, mac=MAC, buffers=N, "
-        "port=N (the UDP port that echo serves, default 7)",
+        help="a LibOS (or module:Class) and its address (ADDR+ADDR for several); then, with commas: process, inline, "
+        "mac=MAC, buffers=N, port=N (the UDP port that echo serves, default 7)",
     )
     parser.add_argument("--namespace", metavar="NS", help="the network namespace in which the device is")
     parser.add_argument(
@@ -73,16 +73,14 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     plan = plan_of(arguments, command)
+    common.find_modules(plan.tenants)
     common.check_outputs(arguments.json, arguments.fates, arguments.pcap_out, arguments.event_log)
     from exonet.lab.run import run as run_plan  # late: help and errors need no kernel
 
     names = ", ".join(address for tenant in plan.tenants for address in tenant.addresses)
-
-    def starting() -> None:
-        common.say(f"{arguments.name}: {names}; " + _until(arguments.duration))
-
+    up = f"{arguments.name}: {names}; {_until(arguments.duration)}"
     with Progress("attach") as progress:
-        result = run_plan(plan, progress=progress, starting=starting)
+        result = run_plan(plan, progress=progress, starting=lambda: common.say(up))
     return common.show(result, arguments.json)
 
 

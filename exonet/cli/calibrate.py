@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from exonet.cli import common
+from exonet.errors import not_written
 
 EPILOG = """\
 The file is {"costs": {…}, "about": {…}}: nanoseconds, and picoseconds for each byte. Runs on the virtual clock that are
@@ -53,7 +54,10 @@ def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     if arguments.out is None:
         print(text, end="")
         return 0
-    arguments.out.write_text(text)
+    try:
+        arguments.out.write_text(text)
+    except OSError as error:
+        raise not_written(f"cost model {arguments.out}", error) from None
     for name, value in model.describe().items():
         per = "ps a byte" if name.endswith("_byte_ps") else "ns"
         print(f"{name.removesuffix('_ps'):<14} {value:>6,} {per}")

@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from exonet.clock import SPIN_NS, Clock, parse_duration
-from exonet.errors import ExonetError, MissingError, UsageError
-from exonet.lab.plan import Settings, parse_count, parse_ring
+from exonet.errors import INTERRUPTED, ExonetError, MissingError, UsageError
+from exonet.gate.naming import find
+from exonet.lab.plan import Settings, Tenant, parse_count, parse_ring
 from exonet.lab.results import Result
 
 T = TypeVar("T")
 
 DEMO = "web-dns.pcapng"
-INTERRUPTED = 130
+VIRTUAL_ONLY = {"costs": "host", "slices": "", "interrupt": "poll", "budget": 64}
 SPINS = {"polling": (1 << 64) - 1, "sleeping": 0}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?)(i?B)?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B)?", re.IGNORECASE)
 
 
 class Parser(argparse.ArgumentParser):
@@ -60,7 +61,7 @@ def ring(text: str) -> int:
 def size(text: str) -> int:
     """Bytes of "1GiB", "512M", "64k", "65536"."""
     match = _SIZE.fullmatch(text.strip())
-    factor = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}[match[2].upper()] if match else 0
+    factor = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}[match[2].upper()] if match else 0
     if not match or float(match[1]) * factor < 1:
         raise argparse.ArgumentTypeError(f'"{text}" is not a size; write e.g. 65536, 64K or 1GiB')
     return int(float(match[1]) * factor)
@@ -217,8 +218,13 @@ def add_impair(parser: argparse.ArgumentParser) -> None:
 def settings(arguments: argparse.Namespace) -> Settings:
     """Settings of the options that add_machine, add_outputs and add_impair defined."""
     values = vars(arguments)
+    clock = Clock(values.get("clock", Clock.MONOTONIC.value))
+    if clock is not Clock.VIRTUAL:
+        for name, unsaid in VIRTUAL_ONLY.items():
+            if values.get(name, unsaid) != unsaid:
+                raise UsageError(f"--{name} {values[name]}: it is for the virtual clock; add --clock virtual")
     return Settings(
-        clock=Clock(values.get("clock", Clock.MONOTONIC.value)),
+        clock=clock,
         seed=arguments.seed,
         pages=arguments.pages,
         rings=values["rings"] if isinstance(values["rings"], int) else 1024,
@@ -238,6 +244,12 @@ def settings(arguments: argparse.Namespace) -> Settings:
         fates=values.get("fates"),
         trace=values.get("event_log"),
     )
+
+
+def find_modules(tenants: Sequence[Tenant]) -> None:
+    """A LibOS given as module:Class may lie in the working directory, as for `python -m`."""
+    for tenant in tenants:
+        find(tenant.stack, Path.cwd())
 
 
 def check_outputs(*paths: Path | str | None) -> None:
@@ -260,9 +272,13 @@ def show(result: Result, json_path: str | None) -> int:
         print(result.text(width(), ascii_only=not draws_blocks()))
     if json_path is not None:
         result.write_json(json_path)
-    if result.failed:
+    return exit_code(failed=result.failed, interrupted=result.interrupted)
+
+
+def exit_code(*, failed: bool, interrupted: bool) -> int:
+    if failed:
         return 1
-    return INTERRUPTED if result.interrupted else 0
+    return INTERRUPTED if interrupted else 0
 
 
 def say(text: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from exonet.cli import common
 from exonet.clock import Clock
-from exonet.errors import UsageError
+from exonet.errors import UsageError, not_written
 from exonet.lab.plan import Plan, TapSource, Tenant, TraceSource, merge, parse_ring
 from exonet.lab.rates import Rate
 
@@ -98,12 +98,13 @@ def rings(text: str) -> tuple[int, ...]:
 
 def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     plan = plan_of(arguments, command)
+    common.find_modules(plan.tenants)
     rates = arguments.rates or Rate.parse_list(RATES["tap" if arguments.tap else "trace"])
     if arguments.out is not None:
         try:
             arguments.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(f"report directory {arguments.out}: {error.strerror}") from None
+            raise not_written(f"report directory {arguments.out}", error) from None
         common.check_outputs(arguments.out / "drops.csv")
     from exonet.lab.sweep import Sweep  # late: help and errors need no kernel
 
@@ -115,7 +116,7 @@ def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     if arguments.out is not None:
         files = points.write(arguments.out)
         common.say(f"written: {', '.join(str(file) for file in files)}")
-    return common.INTERRUPTED if points.interrupted else 0
+    return common.exit_code(failed=points.failed, interrupted=points.interrupted)
 
 
 def plan_of(arguments: argparse.Namespace, command: Sequence[str]) -> Plan:

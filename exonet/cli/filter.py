@@ -34,6 +34,6 @@ def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
 
     compiled = compile_filter(arguments.text)
     print(f"{compiled.text}: {len(compiled.conjuncts)} conjunct{'s' if len(compiled.conjuncts) != 1 else ''}")
-    for conjunct in compiled.conjuncts:
+    for conjunct in compiled.conjuncts or ("it takes nothing",):
         print(f"  {conjunct}")
     return 0

@@ -5,7 +5,6 @@
 then.
 """
 
-import errno
 import os
 import signal
 import sys
@@ -13,8 +12,8 @@ import threading
 from collections.abc import Sequence
 
 from exonet.cli import attach, calibrate, drops, filter, info, libos, replay
-from exonet.cli.common import INTERRUPTED, Parser
-from exonet.errors import ExonetError
+from exonet.cli.common import Parser
+from exonet.errors import INTERRUPTED, OUTPUT_ERRORS, ExonetError
 from exonet.lab.results import version
 
 COMMANDS = (replay, attach, drops, calibrate, info, libos, filter)
@@ -23,9 +22,6 @@ DESCRIPTION = """\
 exonet runs library operating systems (LibOSes), each with its own user-level network stack, on real packets: from a
 capture file or from a TAP device. It accounts for every packet: delivered to whom, or dropped where and why.
 """
-
-#: What writing the result can meet that is nobody's bug.
-OUTPUT_ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG)
 
 EPILOG = """\
 With no arguments it replays a shipped trace of web and DNS traffic into two LibOSes and prints the ledger.

@@ -14,7 +14,8 @@ from exonet.lab.progress import Progress
 EPILOG = """\
 A binding gives the packets that FILTER takes to a LibOS called NAME. FILTER is pcap-filter syntax ('tcp port 80',
 'udp and dst net 10.0.0.0/8') or an expression over header fields ('Udp.dport == 53'). After it, with commas:
-  stack=LIBOS      which LibOS: sink counts and digests (the default), echo answers; `exonet libos` lists them
+  stack=LIBOS      which LibOS: sink counts and digests (the default), echo answers; `exonet libos` lists them;
+                   MODULE:CLASS is one of your own, installed or in the working directory
   process, inline  its own isolated process (the default), or inside the kernel's (always so on the virtual clock)
   port=N           the UDP port that echo serves; again for more (default: those that FILTER names, else 7)
   local=ADDR/LEN   it may send from this address only; again for more; local=none: it may not send.
@@ -63,8 +64,8 @@ def add(commands: Any) -> None:
     how.add_argument("--shift", action="store_true", help="loop k adds k to every address (checksums kept right)")
     how.add_argument("--limit", type=common.count(1, 2**62), metavar="N", help="at most N packets")
     how.add_argument("--duration", type=common.duration, metavar="TIME", help="at most so long, as 10s or 250ms")
-    how.add_argument("--include", metavar="FILTER", help="only packets that this pcap filter takes")
-    how.add_argument("--exclude", metavar="FILTER", help="no packets that this pcap filter takes")
+    how.add_argument("--include", metavar="FILTER", help="only packets that this filter takes")
+    how.add_argument("--exclude", metavar="FILTER", help="no packets that this filter takes")
     how.add_argument(
         "--rewrite",
         action="append",
@@ -99,6 +100,7 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     plan = plan_of(arguments, command)
+    common.find_modules(plan.tenants)
     common.check_outputs(arguments.json, arguments.fates, arguments.pcap_out, arguments.event_log)
     from exonet.lab.run import (
         run as run_plan,

@@ -16,6 +16,7 @@ from exonet.errors import UsageError
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 _FLAGS = ("process", "inline")
 _SINK = ("stack", "sink")
+_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 _KEYS = ("stack", "local", "port", "side", "mac", "buffers")
 SIDES = ("clients", "servers")
 
@@ -80,6 +81,8 @@ class Tenant:
         for option in options:
             key, equals, value = option.partition("=")
             if option in _FLAGS:
+                if tenant.process is not None and tenant.process != (option == "process"):
+                    raise UsageError(f"{what}: it is process or inline, not both")
                 tenant = replace(tenant, process=option == "process")
             elif equals and key in _KEYS:
                 tenant = tenant._with(key, value.strip(), what)
@@ -141,7 +144,10 @@ class Networks:
 
     @classmethod
     def parse(cls, texts: list[str]) -> "Networks":
-        return cls(tuple(parse_interface(text, "--host", need_prefix=True) for text in texts))
+        hosts = tuple(parse_interface(text, "--host", need_prefix=True) for text in texts)
+        for host in hosts:
+            check_station(host, f"--host {host}")
+        return cls(hosts)
 
     def interface(self, text: str) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:
         interface = parse_interface(text, "LibOS address")
@@ -149,6 +155,7 @@ class Networks:
             for host in self.hosts:
                 if host.version == interface.version and interface.ip in host.network:
                     interface = ipaddress.ip_interface(f"{interface.ip}/{host.network.prefixlen}")
+        check_station(interface, f"LibOS address {text}")
         for host in self.hosts:
             if interface.ip == host.ip:
                 raise UsageError(f"LibOS address {text}: it is the host's own (--host {host})")
@@ -172,6 +179,17 @@ def parse_interface(
             f"{what}: {text} has no prefix length; write e.g. {text}/{24 if interface.version == 4 else 64}"
         )
     return interface
+
+
+def check_station(interface: ipaddress.IPv4Interface | ipaddress.IPv6Interface, what: str) -> None:
+    """UsageError where no station can have the address."""
+    address, network = interface.ip, interface.network
+    if address.is_multicast or address.is_unspecified or address.is_loopback or address == _BROADCAST:
+        raise UsageError(f"{what}: no station can have it; write a unicast address, e.g. 10.7.0.2 or fd07::2")
+    ends = {network.network_address: "the network itself", network.broadcast_address: "its broadcast address"}
+    if interface.version == 4 and network.prefixlen < 31 and address in ends:
+        first, last = network.network_address + 1, network.broadcast_address - 1
+        raise UsageError(f"{what}: in {network} it is {ends[address]}; it must be {first}..{last}")
 
 
 def parse_mac(text: str, what: str) -> str:

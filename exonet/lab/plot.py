@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The picture of a sweep: loss (log scale) and delivered rate against offered load, a curve per ring size."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +20,10 @@ class Curve:
 
 
 def plot(curves: Sequence[Curve], title: str, path: Path) -> None:
-    """Writes the PNG."""
+    """Writes the PNG. matplotlib takes a while to load, and that a home cannot be written is no news here."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8, 8), layout="constrained")
     loss, rate = figure.subplots(2, 1, sharex=True)
     _draw_loss(loss, curves)
@@ -39,8 +39,10 @@ def plot(curves: Sequence[Curve], title: str, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _draw_loss(axes: Axes, curves: Sequence[Curve]) -> None:
+def _draw_loss(axes: Any, curves: Sequence[Curve]) -> None:
     """A log axis has no zero: points without loss sit on a line of their own below the smallest loss."""
+    from matplotlib.ticker import FuncFormatter
+
     seen = [loss for curve in curves for loss in curve.losses if loss > 0]
     floor = min([0.001, *seen]) / 5
     for curve, style in zip(curves, _styles(), strict=False):

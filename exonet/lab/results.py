@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from exonet.clock import format_duration, utc_now
-from exonet.errors import UsageError
+from exonet.errors import not_written
 from exonet.lab.progress import format_rate
 from exonet.ledger import Ledger
 
@@ -70,7 +70,7 @@ class Result:
         }
 
     def write_json(self, path: str) -> None:
-        """Writes to `path`, or to stdout where it is "-". UsageError where that cannot be."""
+        """Writes to `path`, or to stdout where it is "-". UsageError or RunError where that cannot be."""
         text = json.dumps(self.to_json(), indent=2) + "\n"
         if path == "-":
             print(text, end="")
@@ -78,7 +78,7 @@ class Result:
         try:
             Path(path).write_text(text)
         except OSError as error:
-            raise UsageError(f"JSON file {path}: cannot be written: {error.strerror}") from None
+            raise not_written(f"JSON file {path}", error) from None
 
     def text(self, width: int = 80, *, ascii_only: bool = False) -> str:
         """The table, and a line about time."""

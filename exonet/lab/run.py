@@ -3,16 +3,17 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
 
 from exonet.abi import lib
 from exonet.clock import NS_PER_S, Clock, Stopwatch, wall_offset_ns
-from exonet.errors import UsageError
+from exonet.errors import FilterError, RunError, UsageError
 from exonet.filters.compile import compile_filter
 from exonet.filters.libpcap import Libpcap, Program
 from exonet.filters.region import Kind, conflict, relation, remedy
+from exonet.filters.syntax import to_pcap
 from exonet.gate.protocol import MAX_TEXT
 from exonet.hardware.nic import NicConfig, NicMode
 from exonet.kernel.boot import Machine
@@ -79,21 +80,41 @@ def run(
     check_tenants(plan.tenants)
     specs = [libos_spec(tenant, plan) for tenant in plan.tenants]
     config = machine_config(plan.settings, [tenant.name for tenant in plan.tenants])
-    with ExitStack() as stack:
-        source = open_source(plan, stack, trace)
-        events = stack.enter_context(EventLog(plan.settings.trace))
-        machine = stack.enter_context(Machine(config, events))
-        events.write(RunBegins(plan.command, config.clock.value, config.seed))
-        replayed = isinstance(plan.source, TraceSource)
-        ports = [machine.attach(wire, nic_config(plan), subscribe_all=replayed) for wire in source.wires]
-        sides = [sides_of(tenant, plan.source, ports) for tenant in plan.tenants]
-        environments = [machine.spawn(spec, side) for spec, side in zip(specs, sides, strict=True)]
-        _name_in_tees(source.wires, {environment.number: environment.name for environment in environments})
-        if plan.settings.fates is not None:
-            machine.record_fates(plan.settings.fates)
-        if starting is not None:
-            starting()
-        return _go(machine, plan, source, progress)
+    result: Result | None = None
+    try:
+        with ExitStack() as stack:
+            result = _in(stack, plan, specs, config, trace, progress, starting)
+    except RunError as error:
+        if result is None:
+            raise
+        return replace(result, notes=(*result.notes, str(error)), failed=True)  # a file of the run is not whole
+    return result
+
+
+def _in(
+    stack: ExitStack,
+    plan: Plan,
+    specs: Sequence[LibOSSpec],
+    config: MachineConfig,
+    trace: Trace | None,
+    progress: Progress | None,
+    starting: Callable[[], None] | None,
+) -> Result:
+    """Builds the machine, whose parts `stack` closes, and runs it."""
+    source = open_source(plan, stack, trace)
+    events = stack.enter_context(EventLog(plan.settings.trace))
+    machine = stack.enter_context(Machine(config, events))
+    events.write(RunBegins(plan.command, config.clock.value, config.seed))
+    replayed = isinstance(plan.source, TraceSource)
+    ports = [machine.attach(wire, nic_config(plan), subscribe_all=replayed) for wire in source.wires]
+    sides = [sides_of(tenant, plan.source, ports) for tenant in plan.tenants]
+    environments = [machine.spawn(spec, side) for spec, side in zip(specs, sides, strict=True)]
+    _name_in_tees(source.wires, {environment.number: environment.name for environment in environments})
+    if plan.settings.fates is not None:
+        machine.record_fates(plan.settings.fates)
+    if starting is not None:
+        starting()
+    return _go(machine, plan, source, progress)
 
 
 def _go(machine: Machine, plan: Plan, source: Source, progress: Progress | None) -> Result:
@@ -193,7 +214,9 @@ def check_tenants(tenants: Sequence[Tenant]) -> None:
     known = sorted(entry.name for entry in metadata.entry_points(group="exonet.libos"))
     for tenant in tenants:
         if known and tenant.stack not in known and ":" not in tenant.stack:
-            raise UsageError(f'{tenant.name}: there is no LibOS "{tenant.stack}"; there are {", ".join(known)}')
+            raise UsageError(
+                f'{tenant.name}: there is no LibOS "{tenant.stack}"; there are {", ".join(known)}, or module:Class'
+            )
         for binding in tenant.bindings:
             if len(binding) > MAX_TEXT:
                 raise UsageError(
@@ -338,15 +361,14 @@ def tap_wire(source: TapSource) -> TapWire:
 
 def trace_source(source: TraceSource, settings: Settings, stack: ExitStack, trace: Trace) -> Source:
     """One pcap wire, or two for a two-sided replay."""
-    libpcap = Libpcap() if source.include or source.exclude else None
     options: dict[str, Any] = {
         "speed": Speed.parse(source.speed),
         "loop": source.loop,
         "shift": source.shift,
         "limit": source.limit,
         "duration": settings.duration_ns,
-        "include": Pointers(libpcap.compile(source.include)) if libpcap and source.include else None,
-        "exclude": Pointers(libpcap.compile(source.exclude)) if libpcap and source.exclude else None,
+        "include": pointers("--include", source.include),
+        "exclude": pointers("--exclude", source.exclude),
         "rewrite": Rewrite.parse(source.rewrite) if source.rewrite else None,
         "fix_checksums": source.fix_checksums,
     }
@@ -358,6 +380,16 @@ def trace_source(source: TraceSource, settings: Settings, stack: ExitStack, trac
     if source.limit is not None and total is not None:
         total = min(total, source.limit)
     return Source(wires, total, notes)
+
+
+def pointers(option: str, text: str | None) -> Pointers | None:
+    """The program of a filter in either language, which need not decompose. FilterError names the option."""
+    if not text:
+        return None
+    try:
+        return Pointers(Libpcap().compile(to_pcap(text)))
+    except FilterError as error:
+        raise FilterError(f"{option}: {error}") from None
 
 
 def trace_notes(trace: Trace) -> tuple[str, ...]:

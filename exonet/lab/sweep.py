@@ -20,6 +20,7 @@ import pyarrow
 from pyarrow import parquet
 
 from exonet.clock import NS_PER_S, Clock
+from exonet.errors import not_written
 from exonet.lab.load import TapLoad
 from exonet.lab.plan import Plan, TapSource, TraceSource
 from exonet.lab.plot import Curve, plot
@@ -65,6 +66,8 @@ class Points:
     run: dict[str, Any]
     rows: list[Point] = field(default_factory=list)
     interrupted: bool = False
+    failed: bool = False
+    warnings: list[str] = field(default_factory=list)
 
     def at(self, rate: str, ring: int) -> list[Point]:
         return [point for point in self.rows if point.rate == rate and point.ring == ring]
@@ -86,7 +89,8 @@ class Points:
         return f"{rate:>14}" + "".join(cells)
 
     def notes(self) -> Iterator[str]:
-        """Where less was offered than asked for, and what the losses were."""
+        """What went wrong, where less was offered than asked for, and what the losses were."""
+        yield from self.warnings
         lowest: dict[str, float] = {}
         for point in self.rows:
             if point.short:
@@ -104,7 +108,13 @@ class Points:
             )
 
     def write(self, directory: Path) -> list[Path]:
-        """drops.csv, drops.parquet, drops.json, drops.png."""
+        """drops.csv, drops.parquet, drops.json, drops.png. RunError where there is no room for them."""
+        try:
+            return self._write(directory)
+        except OSError as error:
+            raise not_written(f"report {directory}", error) from None
+
+    def _write(self, directory: Path) -> list[Path]:
         reasons = sorted({reason for point in self.rows for reason in point.dropped})
         rows = [_flat(point, reasons) for point in self.rows]
         files = [directory / f"drops.{kind}" for kind in ("csv", "parquet", "json", "png")]
@@ -116,7 +126,8 @@ class Points:
         files[2].write_text(
             json.dumps({"schema": 1, "run": self.run, "points": [asdict(point) for point in self.rows]}, indent=2)
         )
-        plot([self._curve(ring) for ring in self.rings], str(self.run.get("title", "offered load")), files[3])
+        curves = [self._curve(ring) for ring in self.rings]
+        plot(curves, str(self.run.get("title", "offered load")), files[3])
         return files
 
     def _curve(self, ring: int) -> Curve:
@@ -186,6 +197,9 @@ class Sweep:
                     points.interrupted = True
                     break
                 points.rows.append(self._point(rate, ring, repetition, result, seconds, trace))
+                if result.failed:
+                    points.failed = True
+                    points.warnings += [f"{rate}, ring {ring}: {note}" for note in result.notes]
         points.rows.sort(key=lambda point: (point.ring, points.rates.index(point.rate), point.repetition))
         return points
 

@@ -85,7 +85,7 @@ def check_name(name: str) -> str:
     if not 1 <= len(name.encode(errors="surrogateescape")) <= 15:
         why = f"has {len(name.encode(errors='surrogateescape'))} bytes: 1..15 are possible"
     elif name in (".", "..", "all", "default"):
-        why = "is reserved"
+        why = "is reserved: take another"
     elif re.search(r"[/:%\s]|[^!-~]", name):
         why = "has a character that is impossible: use letters, digits, '-', '_' and '.'"
     if why:

@@ -28,6 +28,8 @@ MISTAKES = [
     (["--bind", f"a={'not ' * 3000}ip"], "has 12,002 characters; at most 4,096"),
     (["--bind", f"a={DEEP}"], "at most 4,096"),
     (["--bind", "a=ip", "--include", DEEP], "parse filter expression"),
+    (["--bind", "a=ip", "--include", "foo bar"], "--include: filter"),
+    (["--bind", "a=ip", "--exclude", "Tcp.dport == 70000"], "--exclude: Tcp.dport 70000: must be 0..65535"),
     (["--bind", "a=host localhost"], "'localhost' is a name: addresses must be given as numbers"),
 ]
 
@@ -44,6 +46,12 @@ def test_r04_the_narrower_binding_wins_in_whatever_order_they_are_named() -> Non
     for order in (bindings, bindings[2:] + bindings[:2]):
         done = run(*REPLAY, "--clock", "virtual", *order)
         assert done.returncode == 0, done.stderr
+
+
+def test_include_and_exclude_take_either_language() -> None:
+    told = [run(*REPLAY, "--bind", "a=ip", "--clock", "virtual", option, text).stdout.splitlines()[:4]
+            for option in ("--include", "--exclude") for text in ("udp dst port 7", "Udp.dport == 7")]  # fmt: skip
+    assert told[0] == told[1] != told[2] == told[3]
 
 
 def close_all() -> None:

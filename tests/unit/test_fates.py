@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Per-packet fates: from the native ledger to Parquet."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from exonet.abi import ffi, lib
-from exonet.errors import UsageError
+from exonet.errors import RunError, UsageError
 from exonet.fates import SCHEMA, Fates
 
 
@@ -86,3 +87,24 @@ def test_a_file_that_cannot_be_written_is_refused(native: Any, tmp_path: Path) -
 def test_absurd_capacity_is_out_of_memory(native: Any) -> None:
     assert lib.exo_ledger_record(native, 1 << 62) == lib.EXO_E_MEMORY
     assert native.fates == ffi.NULL
+
+
+def test_a_disk_that_fills_up_fails_the_run_and_names_the_file(
+    native: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "fates.parquet"
+    fates = Fates(native, path, names, batch=1)
+    meet(native, 0, lib.EXO_R_DELIVERED, env=1)
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(parquet.ParquetWriter, "write_batch", full)
+    with pytest.raises(RunError, match=r"fates\.parquet: cannot be written: No space left on device"):
+        fates.drain()
+    monkeypatch.setattr(parquet.ParquetWriter, "close", full)
+    with pytest.raises(RunError, match=r"fates.parquet"):
+        fates.close()
+    assert native.fates == ffi.NULL
+    fates.close()  # and nothing more is said
+    monkeypatch.undo()

@@ -75,7 +75,7 @@ def test_the_source_distribution_has_the_c_sources() -> None:
 
 
 def test_the_command_and_the_liboses_are_entry_points(project: dict[str, Any]) -> None:
-    assert project["project"]["scripts"] == {"exonet": "exonet.cli.main:main"}
+    assert project["project"]["scripts"] == {"exonet": "exonet.cli.entry:main"}
     for target in project["project"]["entry-points"]["exonet.libos"].values():
         module, _, name = target.partition(":")
         source = ROOT / Path(*module.split("."))
