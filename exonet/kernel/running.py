@@ -88,7 +88,8 @@ class Runner:
             said = env.output.decode(errors="replace").strip().splitlines()
             why = said[-1].removeprefix("libos: ") if said else env.end_reason
             kind = UsageError if env.exit_status == UsageError.exit_code else LibOSError
-            raise kind(f"environment {env.name}: {why}")
+            who = f"environment {env.name}: "
+            raise kind(who + why.removeprefix(who))
 
     def _step(self, number: int, timer: int) -> bool:
         """One step of one LibOS; what it has sent leaves before the next one runs. Says whether it wants another."""

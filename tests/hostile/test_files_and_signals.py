@@ -107,6 +107,24 @@ def test_a_libos_that_is_not_there_is_the_callers_mistake(stack: str, says: str,
     assert says in done.stderr
 
 
+def test_too_few_pages_are_the_callers_mistake_and_said_once() -> None:
+    done = run(*REPLAY, "--pages", "64")
+    assert (done.returncode, done.stderr.count("environment a: ")) == (2, 1), done.stderr
+    assert "wants 512 pages, and the machine has 64 in all" in done.stderr
+
+
+@pytest.mark.parametrize("script", ["run", "bench", "test"])
+def test_scripts_are_found_through_a_link(script: str, tmp_path: Path) -> None:
+    """With a set-up that makes nothing and says where it was found."""
+    scripts = tmp_path / "scripts"
+    scripts.mkdir()
+    (scripts / script).write_text((ROOT / "scripts" / script).read_text())
+    (scripts / "setup").write_text("echo found; exit 0\n")
+    (tmp_path / "link").symlink_to(scripts / script)
+    done = subprocess.run(["bash", tmp_path / "link"], capture_output=True, text=True, cwd="/", timeout=20, check=False)
+    assert done.stdout == "found\n", done.stderr
+
+
 @pytest.mark.parametrize("mode", ["process", "inline"])
 def test_a_libos_of_ones_own_is_found_in_the_working_directory(mode: str, tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
