@@ -229,8 +229,8 @@ class Server:
             self._stop_listening(client)
             client.process.kill()
             status = client.process.poll()
-            if status != -signal.SIGKILL:
-                reason = _death(status)
+            # By our signal, or by the same one of somebody else's: the status cannot tell.
+            reason = f"{reason} or was killed" if status == -signal.SIGKILL else _death(status)
         self._end(client, reason)
 
     def _end(self, client: _Client, reason: str) -> None:
