@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from exonet.errors import LibOSError
+from exonet.errors import UsageError
 from exonet.hardware.nic import NicConfig
 from exonet.kernel.boot import LibOSSpec, Machine, MachineConfig
 from exonet.wire.pcap import PcapWire
@@ -110,7 +110,7 @@ def test_invariant_8_successive_machines_leave_nothing(preload: None) -> None:
         with PcapWire(CAPTURE, speed="max") as wire, Machine(MachineConfig(pages=4096)) as machine:
             machine.attach(wire, NicConfig(promiscuous=True))
             if number % 5 == 4:
-                with pytest.raises(LibOSError):
+                with pytest.raises(UsageError):
                     machine.spawn(LibOSSpec("broken", libos="no.such:LibOS", bindings=("ip",), process=True))
             pids.append(live_and_die(machine, number))
             machine.run()
