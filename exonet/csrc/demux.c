@@ -1,212 +1,146 @@
 /* SPDX-License-Identifier: MIT
  *
- * The demux's use time: a burst of frames in, a burst of owners out. Per frame: dispatch on the ethertype to a short list of
- * shapes, most specific first; per shape one length check, one masked key, one hash probe. The key of the first shape of
- * every frame is made one stage ahead, so that its table line is there when it is compared.
+ * The demux's use time: a burst of frames in, a burst of owners out. Each frame is dispatched on ethertype and protocol to a leaf, a short
+ * list of shapes; frames of one leaf go together through its shapes, most specific first, one probe call for all of them. A frame leaves
+ * once nothing that follows can be more specific than what it has.
  * Invariants: no allocation, no read past frame.len, nothing is written but the owners. DESIGN section 7, SEMANTICS R1, R4, R5.
  */
 #include "demux_private.h"
 
-#define CHUNK 64u
-#define AHEAD 6u
-
-/* A frame as the shapes see it. */
-struct view {
-    const uint8_t *data;
-    uint32_t len;
-    uint32_t wire;               /* the length on the wire as a word in memory order */
-    uint32_t word20;
-};
-
-struct candidate {
-    const struct demux_group *group;
-    uint32_t at;                 /* position in the group's list of the first shape that may match */
-    uint32_t end_of_header;
-    uint64_t hash;
-    uint32_t key[EXO_MAX_ATOMS];
-};
+#define AHEAD 8u
 
 struct best {
-    uint32_t owner;
-    uint32_t breadth;
     uint32_t bits;
+    uint32_t breadth;
 };
 
-/* A word of which only the bytes that are there are read; the mask is zero on the others. */
-static uint32_t word_at_tail(const uint8_t *data, uint32_t len, uint32_t offset)
+static inline uint32_t leaf_of(const struct exo_demux *demux, const struct exo_frame *frame)
 {
-    uint32_t word = 0;
-    if (offset < len)
-        memcpy(&word, data + offset, len - offset < 4 ? len - offset : 4);
-    return word;
+    const uint8_t *d = frame->data;
+    if (EXO_UNLIKELY(frame->len < 14))
+        return DEMUX_OTHER * DEMUX_PROTOCOLS;
+    uint16_t ethertype = exo_be16(d + 12);
+    if (EXO_LIKELY(ethertype == 0x0800))
+        return DEMUX_IP4 * DEMUX_PROTOCOLS + (EXO_LIKELY(frame->len > 23) ? demux->protocol_leaf[0][d[23]] : (uint32_t)DEMUX_ANY);
+    if (ethertype == 0x86dd)
+        return DEMUX_IP6 * DEMUX_PROTOCOLS + (frame->len > 20 ? demux->protocol_leaf[1][d[20]] : (uint32_t)DEMUX_ANY);
+    return demux_ethertype_of(ethertype) * DEMUX_PROTOCOLS;
 }
 
-static inline void view_open(struct view *view, const struct exo_frame *frame)
+static int is_excluded(const struct demux_shape *shape, const struct demux_entry *entry, const struct exo_frame *frame, uint32_t end)
 {
-    view->data = frame->data;
-    view->len = frame->len;
-    view->wire = __builtin_bswap32(frame->wire_len);
-    view->word20 = frame->len >= 24 ? demux_word(frame->data + 20) : word_at_tail(frame->data, frame->len, 20);
-}
-
-static inline const struct demux_group *group_of(const struct exo_demux *demux, const struct view *view)
-{
-    if (EXO_UNLIKELY(view->len < 14))
-        return &demux->other;
-    uint16_t ethertype;
-    memcpy(&ethertype, view->data + 12, 2);
-    for (uint32_t i = demux_group_slot(ethertype); demux->group[i].used; i = (i + 1) % DEMUX_GROUP_SLOTS)
-        if (demux->group[i].ethertype == ethertype)
-            return &demux->group[i];
-    return &demux->other;
-}
-
-/* The length guards, and what all values of the shape agree on. Finds where the IPv4 header ends. */
-static inline int admits(const struct demux_shape *shape, const struct view *view, uint32_t *end_of_header)
-{
-    if ((view->word20 & shape->agree_mask) != shape->agree_value || view->len < shape->form.frame_bytes)
-        return 0;
-    *end_of_header = 0;
-    if (shape->form.ip4_at) {
-        *end_of_header = shape->form.ip4_at + 4u * (view->data[shape->form.ip4_at] & 15u);
-        return view->len >= *end_of_header + shape->form.ip4_bytes;
-    }
-    return 1;
-}
-
-static uint32_t word_of(const struct demux_probe *atom, const struct view *view, uint32_t end_of_header)
-{
-    if (atom->base == EXO_BASE_LENGTH)
-        return view->wire & atom->mask;
-    uint32_t offset = atom->offset + (atom->base == EXO_BASE_IP4 ? end_of_header : 0);
-    return word_at_tail(view->data, view->len, offset) & atom->mask;
-}
-
-/* The masked key and its hash: a sum of products by the shape's random odd multipliers, of which the top bits are used. */
-static inline uint64_t key_of(const struct demux_shape *shape, const struct view *view, uint32_t end_of_header, uint32_t *key)
-{
-    uint64_t hash = 0;
-    uint32_t n = shape->form.atoms;
-    if (EXO_LIKELY(shape->frame_end <= view->len && end_of_header + shape->ip4_end <= view->len)) {
-        const uint8_t *base[3] = {view->data, view->data + end_of_header, (const uint8_t *)&view->wire};
-        for (uint32_t i = 0; i < n; i++) {
-            const struct demux_probe *atom = &shape->form.atom[i];
-            key[i] = demux_word(base[atom->base] + atom->offset) & atom->mask;
-            hash += key[i] * shape->multiplier[i];
-        }
-        return hash;
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        key[i] = word_of(&shape->form.atom[i], view, end_of_header);
-        hash += key[i] * shape->multiplier[i];
-    }
-    return hash;
-}
-
-static inline int key_equal(const uint32_t *a, const uint32_t *b, uint32_t n)
-{
-    uint32_t differ = 0;
-    for (uint32_t i = 0; i < n; i++)
-        differ |= a[i] ^ b[i];
-    return differ == 0;
-}
-
-static inline const uint32_t *probe(const struct demux_shape *shape, uint64_t hash, const uint32_t *key)
-{
-    uint32_t mask = shape->capacity - 1;
-    for (uint32_t i = (uint32_t)(hash >> shape->shift);; i = (i + 1) & mask) {
-        const uint32_t *slot = shape->slots + (size_t)i * shape->stride;
-        if (slot[SLOT_RECORD] == DEMUX_NONE)
-            return NULL;
-        if (key_equal(slot + SLOT_KEY, key, shape->form.atoms))
-            return slot;
-    }
-}
-
-static int is_excluded(const struct demux_shape *shape, const struct demux_record *record, const struct view *view,
-                       uint32_t end_of_header)
-{
-    const struct demux_probe *atom = shape->form.atom + shape->form.atoms;
-    for (uint32_t i = 0; i < shape->form.excluded; i++)
-        if (word_of(&atom[i], view, end_of_header) == record->excluded[i])
+    const struct exo_form *form = &shape->form;
+    for (uint32_t i = form->lanes; i < form->lanes + form->excluded; i++)
+        if (demux_lane(&form->lane[i], frame, end) == entry->value[i])
             return 1;
     return 0;
 }
 
-/* A key was found: its narrowest record that excludes none of the frame's values, if it beats what was found before. */
-static inline void consider(const struct exo_demux *demux, const struct demux_shape *shape, const uint32_t *slot,
-                            const struct view *view, uint32_t end_of_header, struct best *best)
+static uint32_t interval_field(const struct exo_interval *interval, const struct exo_frame *frame, uint32_t end)
 {
-    uint32_t owner = slot[SLOT_BINDING], breadth = slot[SLOT_BREADTH];
-    if (shape->form.excluded) {
-        uint32_t number = slot[SLOT_RECORD];
-        while (number != DEMUX_NONE && is_excluded(shape, &demux->record[number], view, end_of_header))
-            number = demux->record[number].next_key;
+    if (interval->base == EXO_BASE_LENGTH)
+        return frame->wire_len;
+    const uint8_t *p = frame->data + interval->offset + (interval->base == EXO_BASE_IP4 ? end : 0);
+    return interval->bytes == 4 ? exo_be32(p) : interval->bytes == 2 ? exo_be16(p) : *p;
+}
+
+/* Does an entry whose key holds take the frame? */
+static int holds(const struct demux_shape *shape, const struct demux_entry *entry, const struct exo_frame *frame, uint32_t end)
+{
+    if (shape->form.interval.bytes) {
+        const struct demux_range *range = demux_range_of(shape, entry);
+        uint32_t value = interval_field(&shape->form.interval, frame, end);
+        if (value < range->low || value > range->high)
+            return 0;
+    }
+    return !is_excluded(shape, entry, frame, end);
+}
+
+/* Among the entries of one key, the narrowest that takes the frame. */
+static uint32_t pick(const struct demux_shape *shape, uint32_t head, const struct exo_frame *frame)
+{
+    uint32_t end;
+    demux_admits(&shape->form, frame, &end);
+    if (!shape->form.excluded)
+        return demux_range_find(demux_range_of(shape, demux_entry_at(shape, head))->segments,
+                                interval_field(&shape->form.interval, frame, end));
+    while (head != DEMUX_NONE && !holds(shape, demux_entry_at(shape, head), frame, end))
+        head = demux_entry_at(shape, head)->next_key;
+    return head;
+}
+
+/* The entry of a key was found: it owns the frame if it takes it and beats what was found before. */
+static inline void consider(const struct demux_shape *shape, uint32_t number, const struct exo_frame *frame, struct best *best,
+                            uint32_t *owner)
+{
+    uint32_t bits = shape->bits;
+    if (EXO_UNLIKELY(shape->form.excluded || shape->form.interval.bytes)) {
+        number = pick(shape, number, frame);
         if (number == DEMUX_NONE)
             return;
-        owner = demux->record[number].binding;
-        breadth = demux->record[number].breadth;
+        if (shape->form.interval.bytes)
+            bits = (uint32_t)demux_range_of(shape, demux_entry_at(shape, number))->bits;
     }
-    if (best->owner == EXO_NO_OWNER || breadth < best->breadth)
-        *best = (struct best){owner, breadth, shape->bits};
+    const struct demux_entry *entry = demux_entry_at(shape, number);
+    if (*owner == EXO_NO_OWNER || bits > best->bits || (bits == best->bits && entry->breadth < best->breadth)) {
+        *best = (struct best){bits, entry->breadth};
+        *owner = entry->binding;
+    }
 }
 
-/* Finds the first shape that may match, makes its key and asks for its table line. */
-static inline void stage(const struct exo_demux *demux, const struct view *view, struct candidate *candidate)
+/* The frames which[0..n) of one leaf. */
+static void resolve(const struct exo_demux *demux, const struct demux_leaf *leaf, const struct exo_frame *frames, uint16_t *which,
+                    uint32_t n, uint32_t *owners)
 {
-    const struct demux_group *group = candidate->group = group_of(demux, view);
-    uint32_t i = 0;
-    for (; i < group->count; i++) {
-        const struct demux_shape *shape = demux->shape[demux->list[group->first + i]];
-        if (admits(shape, view, &candidate->end_of_header)) {
-            candidate->hash = key_of(shape, view, candidate->end_of_header, candidate->key);
-            __builtin_prefetch(shape->slots + (size_t)(candidate->hash >> shape->shift) * shape->stride);
-            break;
+    struct best best[EXO_PROBE_BURST];
+    uint32_t found[EXO_PROBE_BURST];
+    for (uint32_t s = 0; s < leaf->count && n; s++) {
+        const struct demux_shape *shape = demux->shape[leaf->place[s]];
+        uint32_t next = s + 1 < leaf->count ? demux->shape[leaf->place[s + 1]]->bits : UINT32_MAX, kept = 0;
+        shape->probe(&shape->table, frames, which, n, found);
+        for (uint32_t i = 0; i < n; i++) {
+            uint32_t f = which[i];
+            if (found[i] != EXO_NO_ENTRY)
+                consider(shape, found[i], &frames[f], &best[f], &owners[f]);
+            which[kept] = (uint16_t)f;
+            kept += owners[f] == EXO_NO_OWNER || best[f].bits <= next;
         }
+        n = kept;
     }
-    candidate->at = i;
 }
 
-static inline uint32_t resolve(const struct exo_demux *demux, const struct view *view, struct candidate *candidate)
+static void classify(const struct exo_demux *demux, const struct exo_frame *frames, uint32_t n, uint32_t *owners)
 {
-    const struct demux_group *group = candidate->group;
-    struct best best = {EXO_NO_OWNER, 0, 0};
-    uint64_t hash = candidate->hash;
-    uint32_t end_of_header = candidate->end_of_header;
-    for (uint32_t i = candidate->at; i < group->count; i++) {
-        const struct demux_shape *shape = demux->shape[demux->list[group->first + i]];
-        if (best.owner != EXO_NO_OWNER && shape->bits < best.bits)
-            break;
-        if (i != candidate->at) {
-            if (!admits(shape, view, &end_of_header))
-                continue;
-            hash = key_of(shape, view, end_of_header, candidate->key);
-        }
-        const uint32_t *slot = probe(shape, hash, candidate->key);
-        if (slot)
-            consider(demux, shape, slot, view, end_of_header, &best);
+    const struct demux_leaf *leaves = &demux->leaf[0][0];
+    uint16_t which[EXO_PROBE_BURST];
+    uint8_t leaf[EXO_PROBE_BURST];
+    uint32_t left = n;
+    for (uint32_t i = 0; i < n && i < AHEAD; i++)
+        __builtin_prefetch(frames[i].data);
+    for (uint32_t i = 0; i < n; i++) {
+        if (i + AHEAD < n)
+            __builtin_prefetch(frames[i + AHEAD].data);
+        leaf[i] = (uint8_t)leaf_of(demux, &frames[i]);
+        owners[i] = EXO_NO_OWNER;
     }
-    return best.owner;
+    for (uint32_t first = 0; left; first++) {
+        uint32_t here = leaf[first], count = 0;
+        if (here == UINT8_MAX)
+            continue;
+        for (uint32_t i = first; i < n; i++)
+            if (leaf[i] == here) {
+                which[count++] = (uint16_t)i;
+                leaf[i] = UINT8_MAX;
+            }
+        left -= count;
+        resolve(demux, &leaves[here], frames, which, count, owners);
+    }
 }
 
 void exo_demux_classify(const struct exo_demux *demux, const struct exo_frame *frames, uint32_t n, uint32_t *owners)
 {
-    struct view view[CHUNK];
-    struct candidate candidate[CHUNK];
-
-    for (uint32_t done = 0; done < n; done += CHUNK) {
-        uint32_t count = n - done < CHUNK ? n - done : CHUNK;
-        for (uint32_t i = 0; i < count && i < AHEAD; i++)
-            __builtin_prefetch(frames[done + i].data);
-        for (uint32_t i = 0; i < count; i++) {
-            if (i + AHEAD < count)
-                __builtin_prefetch(frames[done + i + AHEAD].data);
-            view_open(&view[i], &frames[done + i]);
-            stage(demux, &view[i], &candidate[i]);
-        }
-        for (uint32_t i = 0; i < count; i++)
-            owners[done + i] = resolve(demux, &view[i], &candidate[i]);
-    }
+    for (uint32_t done = 0; done < n; done += EXO_PROBE_BURST)
+        classify(demux, frames + done, n - done < EXO_PROBE_BURST ? n - done : (uint32_t)EXO_PROBE_BURST, owners + done);
 }
 
 static uint32_t add_once(uint32_t *bindings, uint32_t found, uint32_t max, uint32_t binding)
@@ -221,25 +155,20 @@ static uint32_t add_once(uint32_t *bindings, uint32_t found, uint32_t max, uint3
 
 uint32_t exo_demux_match_all(const struct exo_demux *demux, const struct exo_frame *frame, uint32_t *bindings, uint32_t max)
 {
-    struct view view;
-    uint32_t key[EXO_MAX_ATOMS];
-    uint32_t found = 0, end_of_header;
-
-    view_open(&view, frame);
-    const struct demux_group *group = group_of(demux, &view);
-    for (uint32_t i = 0; i < group->count; i++) {
-        const struct demux_shape *shape = demux->shape[demux->list[group->first + i]];
-        if (!admits(shape, &view, &end_of_header))
-            continue;
-        uint64_t hash = key_of(shape, &view, end_of_header, key);
-        const uint32_t *slot = probe(shape, hash, key);
-        uint32_t number = slot ? slot[SLOT_RECORD] : DEMUX_NONE;
-        for (; number != DEMUX_NONE; number = demux->record[number].next_key)
-            if (!is_excluded(shape, &demux->record[number], &view, end_of_header))
-                found = add_once(bindings, found, max, demux->record[number].binding);
+    const struct demux_leaf *leaf = &demux->leaf[0][0] + leaf_of(demux, frame);
+    const uint16_t only = 0;
+    uint32_t found = 0, number, end;
+    for (uint32_t s = 0; s < leaf->count; s++) {
+        const struct demux_shape *shape = demux->shape[leaf->place[s]];
+        shape->probe(&shape->table, frame, &only, 1, &number);
+        demux_admits(&shape->form, frame, &end);
+        for (; number != DEMUX_NONE; number = demux_entry_at(shape, number)->next_key)
+            if (holds(shape, demux_entry_at(shape, number), frame, end))
+                found = add_once(bindings, found, max, demux_entry_at(shape, number)->binding);
     }
     return found;
 }
 
 uint32_t exo_demux_shapes(const struct exo_demux *demux) { return demux->shapes; }
 uint32_t exo_demux_conjuncts(const struct exo_demux *demux) { return demux->conjuncts; }
+uint64_t exo_demux_generation(const struct exo_demux *demux) { return demux->generation; }

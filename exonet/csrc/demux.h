@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * The demux: whose is this frame? Bindings are sets of conjuncts; a conjunct is a box: masked values over a frame's bytes, with
- * the base of each offset and the lengths that must be there. This is the interface the native compiler takes over.
- * The most specific conjunct that holds wins: more mask bits, then less breadth, then more excluded atoms, then longer guards.
+ * The demux: whose is this frame? Bindings are sets of conjuncts; a conjunct is a box: masked values over a frame's bytes, at most
+ * one field that lies in an interval, with the base of each offset and the lengths that must be there. Conjuncts that differ in
+ * values only share a shape: one table, one probe function. The most specific conjunct that holds wins: the smaller box first (bits
+ * that it fixes, an interval counting by its size), then less breadth, then more excluded atoms, then longer guards.
  */
 enum exo_base {
     EXO_BASE_FRAME,          /* offset from the first byte of the frame */
@@ -19,6 +20,15 @@ struct exo_atom {
     uint32_t value;
 };
 
+/* low <= (big-endian field of 1, 2 or 4 bytes at base + offset) <= high. bytes 0: there is none. */
+struct exo_interval {
+    uint16_t base;
+    uint16_t offset;
+    uint32_t bytes;
+    uint32_t low;
+    uint32_t high;
+};
+
 /* One box: all atoms hold and the captured bytes reach frame_bytes, and ip4_bytes after the IPv4 header (0: no such need). An
  * atom's word may reach past the captured bytes where its mask is zero there: the guards alone decide on length, and are raised
  * to cover every masked byte. */
@@ -28,12 +38,55 @@ struct exo_conjunct {
     uint16_t ip4_at;         /* where the IPv4 header of EXO_BASE_IP4 begins, behind tags; 0: at 14 */
     uint32_t frame_bytes;
     uint32_t ip4_bytes;
-    uint32_t breadth;        /* log2 of the volume of the filter it came from, scaled: narrower wins among equal keys */
+    uint32_t breadth;        /* log2 of the volume of the filter it came from, scaled: narrower wins among equal boxes */
+    struct exo_interval interval;
     struct exo_atom atom[24];
 };
 
-enum exo_demux_limits { EXO_MAX_ATOMS = 24, EXO_MAX_SHAPES = 256, EXO_MAX_BINDINGS = 1048576 };
-enum exo_demux_owner { EXO_NO_OWNER = 4294967295 };
+enum exo_demux_limits {
+    EXO_MAX_ATOMS = 24, EXO_MAX_LANES = 24, EXO_MAX_SHAPES = 256, EXO_MAX_BINDINGS = 1048576, EXO_PROBE_BURST = 64
+};
+enum exo_demux_owner { EXO_NO_OWNER = 4294967295, EXO_NO_ENTRY = 4294967295, EXO_ANY_PROTOCOL = 256 };
+
+/* A load of 1, 2, 4 or 8 bytes in the machine's own order at base + offset, masked: a part of the key. It ends where its last
+ * masked byte does (so the guards cover it) and may begin before the base. */
+struct exo_lane {
+    int32_t offset;
+    uint16_t base;
+    uint16_t bytes;
+    uint64_t mask;
+};
+
+/* What a shape is; equal bytes mean the same shape, and native code is made from this alone. Values that the dispatch decides on
+ * are here and not in the key: the ethertype, the protocol of an IP packet, and that it is not a later fragment. */
+struct exo_form {
+    uint32_t ethertype;      /* 0: not fixed; 1: in the key, and none that is dispatched on */
+    uint32_t protocol;       /* EXO_ANY_PROTOCOL; else the byte at 23 (IPv4) or 20 (IPv6) */
+    uint32_t unfragmented;   /* the 13 bits of the fragment offset at 20 are zero */
+    uint32_t lanes;
+    uint32_t excluded;       /* lanes that must not hold, after those that must */
+    uint32_t frame_bytes;
+    uint32_t ip4_bytes;
+    uint32_t ip4_at;         /* 0: no IPv4 base in use */
+    struct exo_interval interval;    /* where it is; low and high are zero */
+    struct exo_lane lane[24];
+};
+
+/* A shape's table as a probe sees it. The hash of a key is the sum of its lanes times the multipliers; its upper 32 bits are the
+ * tag, whose upper bits are the home in the index. An index word is the tag above the entry's number plus one; 0: empty. An entry
+ * is `stride` bytes: 16 that are the demux's, then its lanes. */
+struct exo_table {
+    const uint64_t *index;
+    const uint8_t *entries;
+    uint32_t shift;          /* 64 - log2 of the index's capacity */
+    uint32_t stride;
+    const struct exo_form *form;
+    uint64_t multiplier[24];
+};
+
+/* Looks up the frames frames[which[0..n)]; n <= EXO_PROBE_BURST. found[i]: the entry of the key of which[i], or EXO_NO_ENTRY. Reads nothing
+ * past a frame's len. The dispatch has seen to ethertype and protocol. */
+typedef void (*exo_probe)(const struct exo_table *table, const struct exo_frame *frames, const uint16_t *which, uint32_t n, uint32_t *found);
 
 struct exo_demux;
 
@@ -53,3 +106,14 @@ uint32_t exo_demux_shapes(const struct exo_demux *demux);
 uint32_t exo_demux_conjuncts(const struct exo_demux *demux);
 /* Memory held, in bytes. */
 uint64_t exo_demux_bytes(const struct exo_demux *demux);
+
+/* Native code. A shape is asked by its table until exo_demux_install has given it a probe; only the kernel thread installs, between
+ * bursts. */
+/* The form of the shape at a place, 0..EXO_MAX_SHAPES-1: 1 where it is answered natively, 0 where by its table, EXO_E_INVALID where there is none. */
+int32_t exo_demux_form(const struct exo_demux *demux, uint32_t place, struct exo_form *form);
+/* Which shape a conjunct falls in, whether or not that is there. EXO_E_INVALID: a bad box. */
+int32_t exo_form_of(const struct exo_conjunct *conjunct, struct exo_form *form);
+/* Gives every shape of that form (there is at most one) a probe; NULL: back to the table. Returns how many that were. */
+int32_t exo_demux_install(struct exo_demux *demux, const struct exo_form *form, exo_probe probe);
+/* Grows whenever a shape comes or goes: look for forms without native code then. */
+uint64_t exo_demux_generation(const struct exo_demux *demux);

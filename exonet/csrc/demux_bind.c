@@ -1,19 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * The demux's bind time: conjuncts in, bindings out. A refused insert changes nothing: everything that can fail (validation, memory,
- * a full table, a conflict) comes before the first write of a record.
+ * The demux's bind time: conjuncts in, bindings out, and native probes installed. A refused insert changes nothing: everything that can fail
+ * (validation, memory, a full table, a conflict) comes before the first write that a classification could see.
  */
 #include "demux_private.h"
 
 #include <stdlib.h>
-
-#define MAX_GUARD (1u << 20)
-
-/* A conjunct taken apart: the shape's form, and the values in its order. */
-struct parted {
-    struct demux_form form;
-    uint32_t value[EXO_MAX_ATOMS];
-};
+#include <sys/mman.h>
 
 struct exo_demux *exo_demux_new(uint64_t seed)
 {
@@ -21,7 +14,10 @@ struct exo_demux *exo_demux_new(uint64_t seed)
     if (!demux)
         return NULL;
     demux->random = seed;
-    demux->record_free = DEMUX_NONE;
+    for (uint32_t protocol = 0; protocol < 256; protocol++) {
+        demux->protocol_leaf[0][protocol] = (uint8_t)demux_protocol_of(0x0800, protocol);
+        demux->protocol_leaf[1][protocol] = (uint8_t)demux_protocol_of(0x86dd, protocol);
+    }
     return demux;
 }
 
@@ -31,119 +27,16 @@ void exo_demux_free(struct exo_demux *demux)
         return;
     for (uint32_t i = 0; i < EXO_MAX_SHAPES; i++)
         demux_shape_free(demux->shape[i]);
-    for (uint32_t i = 0; i < demux->record_capacity; i++)
-        free(demux->record[i].excluded);
-    free(demux->record);
     free(demux->head);
     free(demux);
 }
 
-static void swap_atoms(struct parted *parted, uint32_t i, uint32_t j)
-{
-    struct demux_probe atom = parted->form.atom[i];
-    uint32_t value = parted->value[i];
-    parted->form.atom[i] = parted->form.atom[j];
-    parted->value[i] = parted->value[j];
-    parted->form.atom[j] = atom;
-    parted->value[j] = value;
-}
-
-static int atom_after(const struct parted *parted, uint32_t i, uint32_t j)
-{
-    const struct demux_probe *a = &parted->form.atom[i], *b = &parted->form.atom[j];
-    if (a->base != b->base)
-        return a->base > b->base;
-    if (a->offset != b->offset)
-        return a->offset > b->offset;
-    if (a->mask != b->mask)
-        return a->mask > b->mask;
-    return parted->value[i] > parted->value[j];
-}
-
-/* Insertion sort of atoms [first, last). */
-static void sort_atoms(struct parted *parted, uint32_t first, uint32_t last)
-{
-    for (uint32_t i = first + 1; i < last; i++)
-        for (uint32_t j = i; j > first && atom_after(parted, j - 1, j); j--)
-            swap_atoms(parted, j - 1, j);
-}
-
-/* Raises the guard of the atom's base so that it covers every masked byte. */
-static void raise_guard(struct demux_form *form, const struct exo_atom *atom, uint32_t base)
-{
-    uint32_t end = atom->offset + 4u - (uint32_t)__builtin_ctz(atom->mask) / 8;
-    if (base == EXO_BASE_FRAME && form->frame_bytes < end)
-        form->frame_bytes = end;
-    if (base == EXO_BASE_IP4 && form->ip4_bytes < end)
-        form->ip4_bytes = end;
-}
-
-static int32_t part_atom(struct parted *parted, const struct exo_atom *atom, uint32_t at)
-{
-    uint32_t base = atom->base & ~(uint32_t)EXO_BASE_NOT;
-    if (base > EXO_BASE_LENGTH || !atom->mask || (atom->value & ~atom->mask) || atom->offset > EXO_MAX_FRAME - 4)
-        return EXO_E_INVALID;
-    if (base == EXO_BASE_LENGTH && atom->offset != 0)
-        return EXO_E_INVALID;
-    parted->form.atom[at] = (struct demux_probe){(uint16_t)base, atom->offset, __builtin_bswap32(atom->mask)};
-    parted->value[at] = __builtin_bswap32(atom->value);
-    raise_guard(&parted->form, atom, base);
-    return 0;
-}
-
-static int32_t part(struct parted *parted, const struct exo_conjunct *conjunct)
-{
-    memset(parted, 0, sizeof *parted);
-    if (conjunct->atoms > EXO_MAX_ATOMS || conjunct->frame_bytes > MAX_GUARD || conjunct->ip4_bytes > MAX_GUARD)
-        return EXO_E_INVALID;
-    struct demux_form *form = &parted->form;
-    form->frame_bytes = conjunct->frame_bytes;
-    form->ip4_bytes = conjunct->ip4_bytes;
-    for (uint32_t not = 0; not < 2; not++)
-        for (uint32_t i = 0; i < conjunct->atoms; i++) {
-            const struct exo_atom *atom = &conjunct->atom[i];
-            if (((atom->base & EXO_BASE_NOT) != 0) != not)
-                continue;
-            if (part_atom(parted, atom, form->atoms + form->excluded))
-                return EXO_E_INVALID;
-            if (not)
-                form->excluded++;
-            else
-                form->atoms++;
-        }
-    sort_atoms(parted, 0, form->atoms);
-    sort_atoms(parted, form->atoms, form->atoms + form->excluded);
-    if (form->ip4_bytes) {
-        form->ip4_at = conjunct->ip4_at ? conjunct->ip4_at : 14;
-        if (form->frame_bytes < form->ip4_at + 1)
-            form->frame_bytes = form->ip4_at + 1;
-    }
-    return 0;
-}
-
-static uint32_t find_shape(const struct exo_demux *demux, const struct demux_form *form)
+static uint32_t find_shape(const struct exo_demux *demux, const struct exo_form *form)
 {
     for (uint32_t i = 0; i < EXO_MAX_SHAPES; i++)
         if (demux->shape[i] && !memcmp(&demux->shape[i]->form, form, sizeof *form))
             return i;
     return DEMUX_NONE;
-}
-
-static int32_t reserve_record(struct exo_demux *demux)
-{
-    if (demux->record_free != DEMUX_NONE)
-        return 0;
-    uint32_t capacity = demux->record_capacity ? demux->record_capacity + demux->record_capacity / 2 : 64;
-    struct demux_record *record = realloc(demux->record, capacity * sizeof *record);
-    if (!record)
-        return EXO_E_MEMORY;
-    memset(record + demux->record_capacity, 0, (capacity - demux->record_capacity) * sizeof *record);
-    for (uint32_t i = demux->record_capacity; i < capacity; i++)
-        record[i].next_key = i + 1 < capacity ? i + 1 : DEMUX_NONE;
-    demux->record_free = demux->record_capacity;
-    demux->record = record;
-    demux->record_capacity = capacity;
-    return 0;
 }
 
 static int32_t reserve_head(struct exo_demux *demux, uint32_t binding)
@@ -165,171 +58,173 @@ static int32_t reserve_head(struct exo_demux *demux, uint32_t binding)
 }
 
 /* Is the same box with the same breadth there? Of the same binding: 1; of another: EXO_E_CONFLICT; else 0. */
-static int32_t find_twin(const struct exo_demux *demux, const struct demux_shape *shape, uint32_t at,
-                         const struct exo_conjunct *conjunct, const uint32_t *excluded)
+static int32_t find_twin(const struct demux_shape *shape, uint32_t head, const struct exo_conjunct *conjunct, const uint64_t *value)
 {
-    uint32_t r = demux_shape_slot(shape, at)[SLOT_RECORD];
-    for (; r != DEMUX_NONE; r = demux->record[r].next_key) {
-        const struct demux_record *record = &demux->record[r];
-        if (record->breadth != conjunct->breadth)
+    const struct exo_form *form = &shape->form;
+    for (; head != DEMUX_NONE; head = demux_entry_at(shape, head)->next_key) {
+        const struct demux_entry *entry = demux_entry_at(shape, head);
+        if (entry->breadth != conjunct->breadth)
             continue;
-        if (shape->form.excluded && memcmp(record->excluded, excluded, shape->form.excluded * sizeof *excluded))
+        if (memcmp(entry->value + form->lanes, value + form->lanes, form->excluded * sizeof *value))
             continue;
-        return record->binding == conjunct->binding ? 1 : EXO_E_CONFLICT;
+        if (form->interval.bytes) {
+            const struct demux_range *range = demux_range_of(shape, entry);
+            if (range->low != conjunct->interval.low || range->high != conjunct->interval.high)
+                continue;
+        }
+        return entry->binding == conjunct->binding ? 1 : EXO_E_CONFLICT;
     }
     return 0;
 }
 
-static void refresh_slot(const struct exo_demux *demux, uint32_t *slot, uint32_t number)
+/* Is entry a to be asked before b of the same key? The smaller interval, then the narrower filter; new ones after their equals. */
+static int before(const struct demux_shape *shape, const struct demux_entry *a, const struct demux_entry *b)
 {
-    slot[SLOT_RECORD] = number;
-    slot[SLOT_BINDING] = demux->record[number].binding;
-    slot[SLOT_BREADTH] = demux->record[number].breadth;
+    if (shape->form.interval.bytes) {
+        const struct demux_range *x = demux_range_of(shape, a), *y = demux_range_of(shape, b);
+        if (x->high - x->low != y->high - y->low)
+            return x->high - x->low < y->high - y->low;
+    }
+    return a->breadth < b->breadth;
 }
 
-/* Puts a record into its key's chain, narrowest first, and into its binding's. */
-static void link_record(struct exo_demux *demux, struct demux_shape *shape, uint32_t number)
+static void link_entry(struct exo_demux *demux, uint32_t place, uint32_t number, uint32_t head)
 {
-    struct demux_record *record = &demux->record[number];
-    uint32_t *slot = demux_shape_slot(shape, record->slot);
-    uint32_t before = DEMUX_NONE, after = slot[SLOT_RECORD];
-    while (after != DEMUX_NONE && demux->record[after].breadth <= record->breadth) {
-        before = after;
-        after = demux->record[after].next_key;
+    struct demux_shape *shape = demux->shape[place];
+    struct demux_entry *entry = demux_entry_at(shape, number), *previous = NULL;
+    uint32_t after = head;
+    while (after != DEMUX_NONE && !before(shape, entry, demux_entry_at(shape, after))) {
+        previous = demux_entry_at(shape, after);
+        after = previous->next_key;
     }
-    record->next_key = after;
-    if (before == DEMUX_NONE)
-        refresh_slot(demux, slot, number);
+    entry->next_key = after;
+    if (previous)
+        previous->next_key = number;
     else
-        demux->record[before].next_key = number;
-    record->next_binding = demux->head[record->binding];
-    demux->head[record->binding] = number;
+        demux_table_put(shape, entry->value, number);
+    entry->next_binding = demux->head[entry->binding];
+    demux->head[entry->binding] = place << DEMUX_ENTRY_BITS | number;
 }
 
-static void commit(struct exo_demux *demux, uint32_t shape_number, uint32_t at, const struct exo_conjunct *conjunct,
-                   const struct parted *parted, uint32_t *excluded)
+static void commit(struct exo_demux *demux, uint32_t place, const struct exo_conjunct *conjunct, const struct demux_parted *parted,
+                   uint32_t head, struct demux_segments *segments)
 {
-    struct demux_shape *shape = demux->shape[shape_number];
-    uint32_t number = demux->record_free;
-    uint32_t *slot = demux_shape_slot(shape, at);
-
-    demux->record_free = demux->record[number].next_key;
-    demux->record[number] = (struct demux_record){
-        .shape = shape_number, .slot = at, .binding = conjunct->binding, .breadth = conjunct->breadth, .excluded = excluded,
-    };
-    if (slot[SLOT_RECORD] == DEMUX_NONE) {
-        memcpy(slot + SLOT_KEY, parted->value, demux_shape_key_bytes(shape));
-        shape->keys++;
+    struct demux_shape *shape = demux->shape[place];
+    uint32_t number = demux_entry_take(shape);
+    struct demux_entry *entry = demux_entry_at(shape, number);
+    entry->binding = conjunct->binding;
+    entry->breadth = conjunct->breadth;
+    memcpy(entry->value, parted->value, (shape->form.lanes + shape->form.excluded) * sizeof *entry->value);
+    if (segments) {
+        const struct exo_interval *interval = &conjunct->interval;
+        uint32_t bits = parted->bits + demux_interval_bits(interval, interval->low, interval->high);
+        *demux_range_of(shape, entry) = (struct demux_range){interval->low, interval->high, bits, segments};
+        demux_range_add(shape, segments, number);
     }
-    int changed = demux_shape_agree(shape, parted->value);
-    link_record(demux, shape, number);
-    shape->records++;
+    link_entry(demux, place, number, head);
     demux->conjuncts++;
-    demux->extra_bytes += shape->form.excluded * sizeof(uint32_t);
-    if (changed)
-        demux_dispatch(demux);
-}
-
-static uint32_t empty_place(const struct exo_demux *demux)
-{
-    for (uint32_t i = 0; i < EXO_MAX_SHAPES; i++)
-        if (!demux->shape[i])
-            return i;
-    return DEMUX_NONE;
 }
 
 /* The shape of the form, made if need be; *made tells, so that a refusal can take it back. */
-static int32_t reserve_shape(struct exo_demux *demux, const struct demux_form *form, uint32_t *number, int *made)
+static int32_t reserve_shape(struct exo_demux *demux, const struct demux_parted *parted, uint32_t *place, int *made)
 {
     *made = 0;
-    *number = find_shape(demux, form);
-    if (*number != DEMUX_NONE)
+    *place = find_shape(demux, &parted->form);
+    if (*place != DEMUX_NONE)
         return 0;
-    *number = empty_place(demux);
-    if (*number == DEMUX_NONE)
+    for (*place = 0; *place < EXO_MAX_SHAPES && demux->shape[*place]; ++*place)
+        ;
+    if (*place == EXO_MAX_SHAPES)
         return EXO_E_FULL;
-    demux->shape[*number] = demux_shape_new(demux, form);
-    if (!demux->shape[*number])
+    demux->shape[*place] = demux_shape_new(demux, parted);
+    if (!demux->shape[*place])
         return EXO_E_MEMORY;
     demux->shapes++;
     *made = 1;
     return 0;
 }
 
-static void drop_shape(struct exo_demux *demux, uint32_t number)
+static void drop_shape(struct exo_demux *demux, uint32_t place)
 {
-    demux_shape_free(demux->shape[number]);
-    demux->shape[number] = NULL;
+    demux_shape_free(demux->shape[place]);
+    demux->shape[place] = NULL;
     demux->shapes--;
 }
 
-static int32_t insert_into(struct exo_demux *demux, uint32_t number, const struct exo_conjunct *conjunct,
-                           const struct parted *parted)
+/* The segments of all entries of a key may have moved when they grew. */
+static void follow_segments(struct demux_shape *shape, uint32_t head, struct demux_segments *segments)
 {
-    struct demux_shape *shape = demux->shape[number];
-    const uint32_t *values = parted->value + shape->form.atoms;
-    uint32_t *excluded = NULL, at;
-    int32_t code = demux_shape_reserve(demux, shape, parted->value, &at);
+    for (; head != DEMUX_NONE; head = demux_entry_at(shape, head)->next_key)
+        demux_range_of(shape, demux_entry_at(shape, head))->segments = segments;
+}
+
+static int32_t insert_into(struct exo_demux *demux, uint32_t place, const struct exo_conjunct *conjunct, const struct demux_parted *parted)
+{
+    struct demux_shape *shape = demux->shape[place];
+    struct demux_segments *segments = NULL;
+    int32_t code = demux_table_reserve(demux, shape, parted->value);
     if (code)
         return code;
-    code = find_twin(demux, shape, at, conjunct, values);
+    uint32_t head = demux_table_find(shape, parted->value);
+    code = find_twin(shape, head, conjunct, parted->value);
     if (code)
         return code > 0 ? 0 : code;
-    if (shape->form.excluded) {
-        size_t size = shape->form.excluded * sizeof *excluded;
-        excluded = malloc(size);
-        if (!excluded)
+    if (shape->form.interval.bytes) {
+        struct demux_segments *old = head == DEMUX_NONE ? NULL : demux_range_of(shape, demux_entry_at(shape, head))->segments;
+        segments = demux_range_reserve(shape, old);
+        if (!segments)
             return EXO_E_MEMORY;
-        memcpy(excluded, values, size);
+        if (segments != old)
+            follow_segments(shape, head, segments);
     }
-    commit(demux, number, at, conjunct, parted, excluded);
+    commit(demux, place, conjunct, parted, head, segments);
     return 0;
 }
 
 int32_t exo_demux_insert(struct exo_demux *demux, const struct exo_conjunct *conjunct)
 {
-    struct parted parted;
-    uint32_t number;
-    int made;
-    int32_t code = part(&parted, conjunct);
-    if (!code)
-        code = reserve_record(demux);
+    struct demux_parted parted;
+    uint32_t place;
+    int made = 0;
+    int32_t code = demux_part(&parted, conjunct);
     if (!code)
         code = reserve_head(demux, conjunct->binding);
     if (!code)
-        code = reserve_shape(demux, &parted.form, &number, &made);
+        code = reserve_shape(demux, &parted, &place, &made);
     if (code)
         return code;
-    code = insert_into(demux, number, conjunct, &parted);
+    code = insert_into(demux, place, conjunct, &parted);
     if (code && made)
-        drop_shape(demux, number);
+        drop_shape(demux, place);
+    else if (made)
+        demux_dispatch(demux);
     return code;
 }
 
-/* Takes a record out of its key's chain, and the key out of the table with its last. Returns whether a shape went. */
-static int unlink_record(struct exo_demux *demux, uint32_t number)
+/* Takes an entry out of its key's chain, and the key out of the table with its last. Returns whether the shape is empty now. */
+static int unlink_entry(struct exo_demux *demux, struct demux_shape *shape, uint32_t number)
 {
-    struct demux_record *record = &demux->record[number];
-    struct demux_shape *shape = demux->shape[record->shape];
-    uint32_t *slot = demux_shape_slot(shape, record->slot);
-
-    if (slot[SLOT_RECORD] != number) {
-        uint32_t before = slot[SLOT_RECORD];
-        while (demux->record[before].next_key != number)
-            before = demux->record[before].next_key;
-        demux->record[before].next_key = record->next_key;
-    } else if (record->next_key != DEMUX_NONE) {
-        refresh_slot(demux, slot, record->next_key);
+    struct demux_entry *entry = demux_entry_at(shape, number);
+    struct demux_segments *segments = shape->form.interval.bytes ? demux_range_of(shape, entry)->segments : NULL;
+    uint32_t head = demux_table_find(shape, entry->value);
+    if (head == number && entry->next_key == DEMUX_NONE) {
+        demux_table_drop(shape, entry->value);
+        demux_range_free(shape, segments);
+        segments = NULL;
+    } else if (head == number) {
+        head = entry->next_key;
+        demux_table_put(shape, entry->value, head);
     } else {
-        shape->keys--;
-        demux_shape_vacate(demux, shape, record->slot);
+        uint32_t previous = head;
+        while (demux_entry_at(shape, previous)->next_key != number)
+            previous = demux_entry_at(shape, previous)->next_key;
+        demux_entry_at(shape, previous)->next_key = entry->next_key;
     }
-    demux->extra_bytes -= shape->form.excluded * sizeof(uint32_t);
+    if (segments)
+        demux_range_remove(shape, segments, number, head);
+    demux_entry_give(shape, number);
     demux->conjuncts--;
-    if (--shape->records)
-        return 0;
-    drop_shape(demux, record->shape);
-    return 1;
+    return !shape->entries;
 }
 
 int32_t exo_demux_remove(struct exo_demux *demux, uint32_t binding)
@@ -338,13 +233,14 @@ int32_t exo_demux_remove(struct exo_demux *demux, uint32_t binding)
     int changed = 0;
     if (binding >= demux->head_capacity)
         return 0;
-    for (uint32_t number = demux->head[binding], next; number != DEMUX_NONE; number = next, removed++) {
-        struct demux_record *record = &demux->record[number];
-        next = record->next_binding;
-        changed |= unlink_record(demux, number);
-        free(record->excluded);
-        *record = (struct demux_record){.next_key = demux->record_free};
-        demux->record_free = number;
+    for (uint32_t handle = demux->head[binding]; handle != DEMUX_NONE; removed++) {
+        uint32_t place = handle >> DEMUX_ENTRY_BITS, number = handle & ((1u << DEMUX_ENTRY_BITS) - 1);
+        struct demux_shape *shape = demux->shape[place];
+        handle = demux_entry_at(shape, number)->next_binding;
+        if (!unlink_entry(demux, shape, number))
+            continue;
+        drop_shape(demux, place);
+        changed = 1;
     }
     demux->head[binding] = DEMUX_NONE;
     if (changed)
@@ -352,13 +248,29 @@ int32_t exo_demux_remove(struct exo_demux *demux, uint32_t binding)
     return removed;
 }
 
+int32_t exo_demux_form(const struct exo_demux *demux, uint32_t place, struct exo_form *form)
+{
+    if (place >= EXO_MAX_SHAPES || !demux->shape[place])
+        return EXO_E_INVALID;
+    *form = demux->shape[place]->form;
+    return demux->shape[place]->probe != demux_probe_table;
+}
+
+int32_t exo_demux_install(struct exo_demux *demux, const struct exo_form *form, exo_probe probe)
+{
+    uint32_t place = find_shape(demux, form);
+    if (place == DEMUX_NONE)
+        return 0;
+    demux->shape[place]->probe = probe ? probe : demux_probe_table;
+    return 1;
+}
+
 uint64_t exo_demux_bytes(const struct exo_demux *demux)
 {
-    uint64_t bytes = sizeof *demux + demux->extra_bytes + demux->record_capacity * sizeof *demux->record
-                   + demux->head_capacity * sizeof *demux->head;
+    uint64_t bytes = sizeof *demux + demux->head_capacity * sizeof *demux->head;
     for (uint32_t i = 0; i < EXO_MAX_SHAPES; i++)
         if (demux->shape[i])
-            bytes += sizeof *demux->shape[i]
-                   + (uint64_t)demux->shape[i]->capacity * demux->shape[i]->stride * sizeof(uint32_t);
+            bytes += sizeof *demux->shape[i] + demux->shape[i]->memory_bytes + demux->shape[i]->segment_bytes
+                   + demux->shape[i]->capacity * sizeof(uint64_t);
     return bytes;
 }

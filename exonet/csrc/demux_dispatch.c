@@ -1,11 +1,38 @@
 /* SPDX-License-Identifier: MIT
  *
- * The dispatch over shapes, made anew whenever a shape comes or goes: per ethertype the list of shapes that may match it, most
- * specific first. A shape belongs to one ethertype while all its values agree on it, else to every list.
+ * The dispatch over shapes, made anew whenever a shape comes or goes: for each ethertype and protocol that is told apart, the
+ * shapes that may match, the most specific first. A shape that does not fix them is in every leaf.
  */
 #include "demux_private.h"
 
-/* Is a to be asked before b? The most specific first; the order of equals is that of their numbers. */
+uint32_t demux_ethertype_of(uint32_t ethertype)
+{
+    switch (ethertype) {
+    case 0x0800: return DEMUX_IP4;
+    case 0x86dd: return DEMUX_IP6;
+    case 0x0806: return DEMUX_ARP;
+    case 0x8100: return DEMUX_VLAN;
+    case 0x88a8: return DEMUX_QINQ;
+    case 0x8864: return DEMUX_PPPOE;
+    default: return DEMUX_OTHER;
+    }
+}
+
+uint32_t demux_protocol_of(uint32_t ethertype, uint32_t protocol)
+{
+    if (ethertype != 0x0800 && ethertype != 0x86dd)
+        return DEMUX_ANY;
+    switch (protocol) {
+    case 1: return DEMUX_ICMP;
+    case 6: return DEMUX_TCP;
+    case 17: return DEMUX_UDP;
+    case 58: return DEMUX_ICMP6;
+    case 132: return DEMUX_SCTP;
+    default: return DEMUX_ANY;
+    }
+}
+
+/* Is a to be asked before b? The most specific first; the order of equals is that of their places. */
 static int more_specific(const struct demux_shape *a, const struct demux_shape *b)
 {
     if (a->bits != b->bits)
@@ -31,72 +58,26 @@ static uint32_t order_shapes(const struct exo_demux *demux, uint16_t order[EXO_M
     return n;
 }
 
-static struct demux_group *group_for(struct exo_demux *demux, uint32_t ethertype)
+static int belongs(const struct exo_form *form, uint32_t ethertype, uint32_t protocol)
 {
-    uint32_t i = demux_group_slot(ethertype);
-    while (demux->group[i].used && demux->group[i].ethertype != ethertype)
-        i = (i + 1) % DEMUX_GROUP_SLOTS;
-    return &demux->group[i];
-}
-
-/* Lists the shapes of one group: those of its ethertype (NULL: none), and those of no one ethertype. */
-static uint32_t fill_group(struct exo_demux *demux, const uint16_t *order, uint32_t n, const struct demux_group *of, uint32_t at)
-{
-    for (uint32_t i = 0; i < n; i++) {
-        const struct demux_shape *shape = demux->shape[order[i]];
-        if (!shape->has_ethertype || (of && shape->ethertype == of->ethertype))
-            demux->list[at++] = order[i];
-    }
-    return at;
+    if (form->ethertype == 0)
+        return 1;
+    if (demux_ethertype_of(form->ethertype) != ethertype)
+        return 0;
+    return form->protocol == EXO_ANY_PROTOCOL || demux_protocol_of(form->ethertype, form->protocol) == protocol;
 }
 
 void demux_dispatch(struct exo_demux *demux)
 {
     uint16_t order[EXO_MAX_SHAPES];
-    uint32_t n = order_shapes(demux, order), at;
-
-    memset(demux->group, 0, sizeof demux->group);
-    at = fill_group(demux, order, n, NULL, 0);
-    demux->other = (struct demux_group){1, 0, 0, at};
-    for (uint32_t i = 0; i < n; i++) {
-        const struct demux_shape *shape = demux->shape[order[i]];
-        if (!shape->has_ethertype)
-            continue;
-        struct demux_group *group = group_for(demux, shape->ethertype);
-        if (group->used)
-            continue;
-        *group = (struct demux_group){1, shape->ethertype, at, 0};
-        uint32_t end = fill_group(demux, order, n, group, at);
-        group->count = end - at;
-        at = end;
-    }
-}
-
-static const struct demux_probe *atom_at(const struct demux_shape *shape, uint32_t offset, uint32_t *index)
-{
-    for (*index = 0; *index < shape->form.atoms; ++*index)
-        if (shape->form.atom[*index].base == EXO_BASE_FRAME && shape->form.atom[*index].offset == offset)
-            return &shape->form.atom[*index];
-    return NULL;
-}
-
-/* Keeps in step what all values of the shape agree on. Returns whether the dispatch has to be made anew. */
-int demux_shape_agree(struct demux_shape *shape, const uint32_t *value)
-{
-    uint32_t i, first = shape->records == 0, had = shape->has_ethertype;
-    const struct demux_probe *atom = atom_at(shape, 20, &i);
-    if (atom && first) {
-        shape->agree_mask = atom->mask;
-        shape->agree_value = value[i];
-    } else if (atom) {
-        shape->agree_mask &= ~(shape->agree_value ^ value[i]);
-        shape->agree_value &= shape->agree_mask;
-    }
-    atom = atom_at(shape, 12, &i);
-    if (atom && (atom->mask & 0xffff) == 0xffff) {
-        uint32_t ethertype = value[i] & 0xffff;
-        shape->has_ethertype = first || (had && shape->ethertype == ethertype);
-        shape->ethertype = ethertype;
-    }
-    return first || had != shape->has_ethertype;
+    uint32_t n = order_shapes(demux, order);
+    for (uint32_t ethertype = 0; ethertype < DEMUX_ETHERTYPES; ethertype++)
+        for (uint32_t protocol = 0; protocol < DEMUX_PROTOCOLS; protocol++) {
+            struct demux_leaf *leaf = &demux->leaf[ethertype][protocol];
+            leaf->count = 0;
+            for (uint32_t i = 0; i < n; i++)
+                if (belongs(&demux->shape[order[i]]->form, ethertype, protocol))
+                    leaf->place[leaf->count++] = order[i];
+        }
+    demux->generation++;
 }

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * What demux.c (use time: classify) and demux_bind.c, demux_table.c and demux_dispatch.c (bind time: insert, remove) share.
- * Masks, values and keys are kept in memory order (a word as the frame holds it), so the use path never swaps bytes.
+ * What the demux's files share. demux.c and demux_probe.c are use time (classify); demux_form.c, demux_table.c, demux_range.c, demux_bind.c
+ * and demux_dispatch.c are bind time (insert, remove).
  *
- * A shape has one open-addressing table; a slot holds a key and the best record of that key. Records are numbered, so slots may
- * move: record.slot follows. All records of a key are chained by next_key, narrowest first; all of a binding by next_binding.
- * Owner of every field: the kernel thread.
+ * A shape has one table: an index of tags over entries that never move while they live. An entry is one conjunct. Entries of the same key
+ * are chained by next_key, the first of them (the head) stands in the index; entries of one binding by next_binding, as handles
+ * (place of the shape above the entry's number). Owner of every field: the kernel thread.
  */
 #ifndef EXO_DEMUX_PRIVATE_H
 #define EXO_DEMUX_PRIVATE_H
@@ -13,112 +13,153 @@
 #include "exo_kernel.h"
 
 #define DEMUX_NONE UINT32_MAX
-#define DEMUX_GROUP_SLOTS 1024u
-#define DEMUX_LIST_MAX 16640u      /* (256 - w) * (1 + w) + w at its worst, w = 128 shapes of no one ethertype */
 #define DEMUX_PROBE_CAP 64u
+#define DEMUX_ENTRY_BITS 24u
 
-enum { SLOT_RECORD, SLOT_BINDING, SLOT_BREADTH, SLOT_KEY };
-
-struct demux_probe {
-    uint16_t base;
-    uint16_t offset;
-    uint32_t mask;
-};
-
-struct demux_record {
-    uint32_t shape;
-    uint32_t slot;
+/* The head of an entry; the values of its lanes follow, then of what it excludes, then a struct demux_range where the form has an interval. */
+struct demux_entry {
     uint32_t binding;
     uint32_t breadth;
     uint32_t next_key;
     uint32_t next_binding;
-    uint32_t *excluded;          /* excluded_count values, or NULL */
+    uint64_t value[];
+};
+
+/* Who owns each value of an interval's field under one key: from low on, up to the next one's low. */
+struct demux_segments {
+    uint32_t count;
+    uint32_t capacity;               /* at least 2 * intervals + 3, so that no change but a new interval needs room */
+    uint32_t intervals;
+    struct demux_segment {
+        uint32_t low;
+        uint32_t entry;              /* DEMUX_NONE: nobody */
+    } at[];
+};
+
+struct demux_range {
+    uint32_t low;
+    uint32_t high;
+    uint64_t bits;                   /* that box and interval fix, 16.16 */
+    struct demux_segments *segments; /* the head's: of all entries of its key */
 };
 
 struct demux_shape {
-    /* what it is: equal bytes mean the same shape */
-    struct demux_form {
-        uint32_t atoms;
-        uint32_t excluded;
-        uint32_t frame_bytes;
-        uint32_t ip4_bytes;
-        uint32_t ip4_at;         /* 0: no IPv4 base in use */
-        struct demux_probe atom[EXO_MAX_ATOMS];  /* those that hold, then those that must not */
-    } form;
-    uint32_t frame_end;          /* words of the frame base end here: captured bytes beyond it make unchecked loads safe */
-    uint32_t ip4_end;
-    uint32_t bits;
-    /* what all its values agree on */
-    uint32_t has_ethertype;
-    uint32_t ethertype;          /* memory order */
-    uint32_t agree_mask;         /* over the word at 20: IPv4 fragment and protocol, IPv6 next header */
-    uint32_t agree_value;
-    /* the table: capacity slots of stride words */
-    uint32_t *slots;
-    uint32_t stride;
-    uint32_t capacity;
-    uint32_t shift;
+    struct exo_form form;
+    struct exo_table table;
+    exo_probe probe;
+    uint32_t bits;                   /* fixed by its box, 16.16; the most it can be where there is an interval */
+    uint32_t capacity;               /* of the index, a power of two */
     uint32_t keys;
-    uint32_t records;
-    uint64_t multiplier[EXO_MAX_ATOMS];
+    uint32_t entries;                /* in use */
+    uint32_t entry_top;              /* numbers below have been used */
+    uint32_t entry_free;             /* chained by next_key */
+    uint64_t *index;
+    uint8_t *memory;                 /* of the entries */
+    size_t memory_bytes;
+    uint64_t segment_bytes;
 };
 
-struct demux_group {
-    uint32_t used;
-    uint32_t ethertype;
-    uint32_t first;
+/* Which shapes may take a frame, the most specific first. A leaf per pair of ethertype and protocol that is dispatched on. */
+enum demux_ethertypes { DEMUX_OTHER, DEMUX_IP4, DEMUX_IP6, DEMUX_ARP, DEMUX_VLAN, DEMUX_QINQ, DEMUX_PPPOE, DEMUX_ETHERTYPES };
+enum demux_protocols { DEMUX_ANY, DEMUX_TCP, DEMUX_UDP, DEMUX_ICMP, DEMUX_ICMP6, DEMUX_SCTP, DEMUX_PROTOCOLS };
+
+struct demux_leaf {
     uint32_t count;
+    uint16_t place[EXO_MAX_SHAPES];
 };
 
 struct exo_demux {
     struct demux_shape *shape[EXO_MAX_SHAPES];
     uint32_t shapes;
     uint32_t conjuncts;
+    uint64_t generation;
     uint64_t random;
-    struct demux_record *record;
-    uint32_t record_capacity;
-    uint32_t record_free;        /* chained by next_key */
-    uint32_t *head;              /* first record of a binding, by number */
+    uint32_t *head;                  /* handle of the first entry of a binding, by number */
     uint32_t head_capacity;
-    uint64_t extra_bytes;
-    /* dispatch on the ethertype: a group of shapes each, most specific first; `other` has those of no one ethertype */
-    struct demux_group group[DEMUX_GROUP_SLOTS];
-    struct demux_group other;
-    uint16_t list[DEMUX_LIST_MAX];
+    uint8_t protocol_leaf[2][256];   /* IPv4, IPv6: enum demux_protocols by protocol number */
+    struct demux_leaf leaf[DEMUX_ETHERTYPES][DEMUX_PROTOCOLS];
 };
 
-static inline uint32_t *demux_shape_slot(const struct demux_shape *shape, uint32_t i)
+/* A conjunct taken apart: its shape's form, and its values in the order of the form's lanes. */
+struct demux_parted {
+    struct exo_form form;
+    uint64_t value[EXO_MAX_LANES];
+    uint32_t bits;
+};
+
+static inline struct demux_entry *demux_entry_at(const struct demux_shape *shape, uint32_t number)
 {
-    return shape->slots + (size_t)i * shape->stride;
+    return (struct demux_entry *)(shape->memory + (size_t)number * shape->table.stride);
 }
 
-static inline size_t demux_shape_key_bytes(const struct demux_shape *shape)
+static inline struct demux_range *demux_range_of(const struct demux_shape *shape, const struct demux_entry *entry)
 {
-    return shape->form.atoms * sizeof(uint32_t);
+    return (struct demux_range *)(uintptr_t)(entry->value + shape->form.lanes + shape->form.excluded);
 }
 
-static inline uint32_t demux_group_slot(uint32_t ethertype)
+static inline uint64_t demux_load(const uint8_t *p, uint32_t bytes)
 {
-    return (ethertype * 0x9e3779b1u) >> 22;
+    uint64_t v8;
+    uint32_t v4;
+    uint16_t v2;
+    switch (bytes) {
+    case 8: memcpy(&v8, p, 8); return v8;
+    case 4: memcpy(&v4, p, 4); return v4;
+    case 2: memcpy(&v2, p, 2); return v2;
+    default: return *p;
+    }
 }
 
-static inline uint32_t demux_word(const uint8_t *p)
+/* A lane's masked value. end: where the IPv4 header ends. */
+static inline uint64_t demux_lane(const struct exo_lane *lane, const struct exo_frame *frame, uint32_t end)
 {
-    uint32_t word;
-    memcpy(&word, p, sizeof word);
-    return word;
+    if (lane->base == EXO_BASE_LENGTH)
+        return frame->wire_len & lane->mask;
+    return demux_load(frame->data + lane->offset + (lane->base == EXO_BASE_IP4 ? end : 0), lane->bytes) & lane->mask;
 }
 
-/* demux_table.c. A shape's table; the records of moved slots follow, so these take the demux. */
-struct demux_shape *demux_shape_new(struct exo_demux *demux, const struct demux_form *form);
+/* The guards of a form that a frame of its ethertype and protocol must pass; *end: where the IPv4 header ends. */
+static inline int demux_admits(const struct exo_form *form, const struct exo_frame *frame, uint32_t *end)
+{
+    const uint8_t *d = frame->data;
+    *end = 0;
+    if (frame->len < form->frame_bytes)
+        return 0;
+    if (form->unfragmented && (exo_be16(d + 20) & 0x1fff))
+        return 0;
+    if (form->ip4_at) {
+        *end = form->ip4_at + 4u * (d[form->ip4_at] & 15u);
+        return frame->len >= *end + form->ip4_bytes;
+    }
+    return 1;
+}
+
+/* demux_probe.c: an exo_probe that reads the form of its table */
+void demux_probe_table(const struct exo_table *table, const struct exo_frame *frames, const uint16_t *which, uint32_t n, uint32_t *found);
+/* demux_form.c */
+int32_t demux_part(struct demux_parted *parted, const struct exo_conjunct *conjunct);
+uint32_t demux_interval_bits(const struct exo_interval *interval, uint32_t low, uint32_t high);
+/* demux_table.c */
+struct demux_shape *demux_shape_new(struct exo_demux *demux, const struct demux_parted *parted);
 void demux_shape_free(struct demux_shape *shape);
-/* Makes room for the key: *at is its slot, taken or empty. */
-int32_t demux_shape_reserve(struct exo_demux *demux, struct demux_shape *shape, const uint32_t *key, uint32_t *at);
-void demux_shape_vacate(struct exo_demux *demux, struct demux_shape *shape, uint32_t hole);
-
+/* Makes room for one more entry and one more key: what follows cannot fail. */
+int32_t demux_table_reserve(struct exo_demux *demux, struct demux_shape *shape, const uint64_t *key);
+uint32_t demux_table_find(const struct demux_shape *shape, const uint64_t *key);   /* the head entry, or DEMUX_NONE */
+void demux_table_put(struct demux_shape *shape, const uint64_t *key, uint32_t head); /* a new key, or another head of it */
+void demux_table_drop(struct demux_shape *shape, const uint64_t *key);
+uint32_t demux_entry_take(struct demux_shape *shape);
+void demux_entry_give(struct demux_shape *shape, uint32_t number);
+/* demux_range.c */
+/* The segments of a key with room for one more interval: a larger copy where they have none. NULL: no memory. */
+struct demux_segments *demux_range_reserve(struct demux_shape *shape, struct demux_segments *segments);
+void demux_range_free(struct demux_shape *shape, struct demux_segments *segments);
+void demux_range_add(const struct demux_shape *shape, struct demux_segments *segments, uint32_t number);
+/* The entry is in no chain any more; head: the first of those that are left. */
+void demux_range_remove(const struct demux_shape *shape, struct demux_segments *segments, uint32_t number, uint32_t head);
+uint32_t demux_range_find(const struct demux_segments *segments, uint32_t value);
 /* demux_dispatch.c */
 void demux_dispatch(struct exo_demux *demux);
-/* Keeps in step what all values of the shape agree on. Returns whether the dispatch has to be made anew. */
-int demux_shape_agree(struct demux_shape *shape, const uint32_t *value);
+uint32_t demux_ethertype_of(uint32_t ethertype);      /* enum demux_ethertypes */
+uint32_t demux_protocol_of(uint32_t ethertype, uint32_t protocol);  /* enum demux_protocols; DEMUX_ANY: not dispatched on */
 
 #endif

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT
  *
- * A shape and its hash table. Hashes are seeded per shape, whole keys are compared, a table is at most half full and a key lies
- * within DEMUX_PROBE_CAP slots of where its hash points; where chance breaks that, new multipliers are drawn, then the table is made
- * twice as large as it needs. Slots move; the records that live in them follow.
+ * A shape's table: an index of tags, and the entries they number. Hashes are seeded per shape, whole keys are compared, the index is
+ * at most half full and a key lies within DEMUX_PROBE_CAP words of its home; where chance breaks that, new multipliers are drawn, then the
+ * index is made twice as large. Entries grow by mremap, so they are never copied; a tag is enough to move an index word, so growing
+ * the index reads no entry.
  */
 #include "demux_private.h"
 
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #define FIRST_CAPACITY 16u
-#define MAX_CAPACITY (1u << 24)
+#define MAX_CAPACITY (1u << DEMUX_ENTRY_BITS)
 #define RESEEDS 4
 
 /* splitmix64 */
@@ -21,148 +23,214 @@ static uint64_t draw(struct exo_demux *demux)
     return z ^ (z >> 31);
 }
 
-void demux_shape_free(struct demux_shape *shape)
+static void draw_multipliers(struct exo_demux *demux, struct exo_table *table)
 {
-    if (shape)
-        free(shape->slots);
-    free(shape);
+    for (uint32_t i = 0; i < EXO_MAX_LANES; i++)
+        table->multiplier[i] = draw(demux) | 1;
 }
 
-static uint64_t hash_key(const struct demux_shape *shape, const uint32_t *key)
+static uint32_t tag_of(const struct demux_shape *shape, const uint64_t *key)
 {
     uint64_t hash = 0;
-    for (uint32_t i = 0; i < shape->form.atoms; i++)
-        hash += key[i] * shape->multiplier[i];
-    return hash;
+    for (uint32_t i = 0; i < shape->form.lanes; i++)
+        hash += key[i] * shape->table.multiplier[i];
+    return (uint32_t)(hash >> 32);
 }
 
-/* The slot of the key, or the empty one where it would go; *distance is how far that is from where its hash points. */
-static uint32_t find_slot(const struct demux_shape *shape, const uint32_t *key, uint32_t *distance)
+static uint32_t home_of(const struct demux_shape *shape, uint32_t tag)
 {
-    uint32_t i = (uint32_t)(hash_key(shape, key) >> shape->shift);
-    for (*distance = 0; demux_shape_slot(shape, i)[SLOT_RECORD] != DEMUX_NONE; ++*distance) {
-        if (!memcmp(demux_shape_slot(shape, i) + SLOT_KEY, key, demux_shape_key_bytes(shape)))
+    return tag >> (shape->table.shift - 32);
+}
+
+static int same_key(const struct demux_shape *shape, uint32_t number, const uint64_t *key)
+{
+    return memcmp(demux_entry_at(shape, number)->value, key, shape->form.lanes * sizeof *key) == 0;
+}
+
+/* The index word of the key, or the empty one where it would go; *distance is how far that is from its home. */
+static uint32_t find_word(const struct demux_shape *shape, const uint64_t *key, uint32_t *distance)
+{
+    uint32_t tag = tag_of(shape, key), i = home_of(shape, tag);
+    for (*distance = 0; shape->index[i]; ++*distance, i = (i + 1) & (shape->capacity - 1))
+        if (shape->index[i] >> 32 == tag && same_key(shape, (uint32_t)shape->index[i] - 1, key))
             break;
-        i = (i + 1) & (shape->capacity - 1);
-    }
     return i;
 }
 
-/* Moves every key of `from` into `to`'s fresh table. 0 where the probe cap does not hold. */
-static int fill_table(struct demux_shape *to, const struct demux_shape *from)
+uint32_t demux_table_find(const struct demux_shape *shape, const uint64_t *key)
 {
-    memset(to->slots, 0xff, (size_t)to->capacity * to->stride * sizeof(uint32_t));
-    for (uint32_t i = 0; i < from->capacity; i++) {
-        const uint32_t *old = demux_shape_slot(from, i);
-        uint32_t distance;
-        if (old[SLOT_RECORD] == DEMUX_NONE)
-            continue;
-        uint32_t at = find_slot(to, old + SLOT_KEY, &distance);
-        if (distance >= DEMUX_PROBE_CAP)
+    uint32_t distance;
+    return (uint32_t)shape->index[find_word(shape, key, &distance)] - 1;
+}
+
+/* Puts a word at the first empty place from its home on. 0 where that is too far away. */
+static int settle_word(struct demux_shape *shape, uint64_t word)
+{
+    uint32_t i = home_of(shape, (uint32_t)(word >> 32)), distance = 0;
+    for (; shape->index[i]; i = (i + 1) & (shape->capacity - 1))
+        if (++distance >= DEMUX_PROBE_CAP)
             return 0;
-        memcpy(demux_shape_slot(to, at), old, to->stride * sizeof(uint32_t));
+    shape->index[i] = word;
+    return 1;
+}
+
+static int fill_index(struct demux_shape *shape, const struct demux_shape *old, int reseeded)
+{
+    memset(shape->index, 0, shape->capacity * sizeof *shape->index);
+    for (uint32_t i = 0; i < old->capacity; i++) {
+        uint64_t word = old->index[i];
+        if (word && reseeded)
+            word = (uint64_t)tag_of(shape, demux_entry_at(old, (uint32_t)word - 1)->value) << 32 | (uint32_t)word;
+        if (word && !settle_word(shape, word))
+            return 0;
     }
     return 1;
 }
 
-static void follow_slots(struct exo_demux *demux, const struct demux_shape *shape)
+/* A new index of the given capacity, or of twice that where chance will not have it. */
+static int32_t rebuild(struct exo_demux *demux, struct demux_shape *shape, uint32_t capacity, int reseed)
 {
-    for (uint32_t i = 0; i < shape->capacity; i++)
-        for (uint32_t r = demux_shape_slot(shape, i)[SLOT_RECORD]; r != DEMUX_NONE; r = demux->record[r].next_key)
-            demux->record[r].slot = i;
-}
-
-/* Fills a fresh table of next->capacity from the shape's, with multipliers drawn until the probe cap holds. */
-static int draw_table(struct exo_demux *demux, struct demux_shape *next, const struct demux_shape *shape)
-{
-    for (int attempt = 0; attempt < RESEEDS; attempt++) {
-        for (uint32_t i = 0; i < EXO_MAX_ATOMS; i++)
-            next->multiplier[i] = draw(demux) | 1;
-        if (fill_table(next, shape))
-            return 1;
-    }
-    return 0;
-}
-
-/* A new table of the given capacity, or of twice that where chance will not have it; the records follow. */
-static int32_t rebuild(struct exo_demux *demux, struct demux_shape *shape, uint32_t capacity)
-{
-    for (uint32_t last = capacity * 2; capacity <= last && capacity <= MAX_CAPACITY; capacity *= 2) {
-        struct demux_shape next = *shape;
-        next.capacity = capacity;
-        next.shift = 64 - (uint32_t)__builtin_ctz(capacity);
-        next.slots = malloc((size_t)capacity * shape->stride * sizeof(uint32_t));
-        if (!next.slots)
+    struct demux_shape next = *shape;
+    for (int attempt = 0; attempt < 2 * RESEEDS; attempt++) {
+        next.capacity = attempt < RESEEDS ? capacity : 2 * capacity;
+        if (next.capacity > MAX_CAPACITY)
+            return EXO_E_FULL;
+        next.table.shift = 64 - (uint32_t)__builtin_ctz(next.capacity);
+        next.index = malloc(next.capacity * sizeof *next.index);
+        if (!next.index)
             return EXO_E_MEMORY;
-        if (draw_table(demux, &next, shape)) {
-            free(shape->slots);
+        int reseeded = reseed || attempt > 0;
+        if (reseeded)
+            draw_multipliers(demux, &next.table);
+        if (fill_index(&next, shape, reseeded)) {
+            free(shape->index);
+            next.table.index = next.index;
             *shape = next;
-            follow_slots(demux, shape);
+            shape->table.form = &shape->form;
             return 0;
         }
-        free(next.slots);
+        free(next.index);
     }
     return EXO_E_FULL;
 }
 
-/* Makes room for the key: *at is its slot, taken or empty. */
-int32_t demux_shape_reserve(struct exo_demux *demux, struct demux_shape *shape, const uint32_t *key, uint32_t *at)
+/* Memory for one more entry than have ever been in use. */
+static int32_t reserve_entry(struct demux_shape *shape)
+{
+    size_t need = ((size_t)shape->entry_top + 1) * shape->table.stride;
+    if (shape->entry_free != DEMUX_NONE || need <= shape->memory_bytes)
+        return 0;
+    if (shape->entry_top + 1 >= MAX_CAPACITY)
+        return EXO_E_FULL;
+    size_t bytes = shape->memory_bytes ? shape->memory_bytes + shape->memory_bytes / 2 : EXO_PAGE_SIZE;
+    bytes = (bytes + EXO_PAGE_SIZE - 1) & ~(size_t)(EXO_PAGE_SIZE - 1);
+    void *memory = shape->memory_bytes
+        ? mremap(shape->memory, shape->memory_bytes, bytes, MREMAP_MAYMOVE)
+        : mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        return EXO_E_MEMORY;
+    shape->memory = memory;
+    shape->memory_bytes = bytes;
+    shape->table.entries = memory;
+    return 0;
+}
+
+int32_t demux_table_reserve(struct exo_demux *demux, struct demux_shape *shape, const uint64_t *key)
 {
     uint32_t distance;
-    *at = find_slot(shape, key, &distance);
-    if (demux_shape_slot(shape, *at)[SLOT_RECORD] != DEMUX_NONE)
-        return 0;
-    for (int attempt = 0; attempt < RESEEDS; attempt++) {
-        uint32_t crowded = (shape->keys + 1) * 2 > shape->capacity;
-        if (!crowded && distance < DEMUX_PROBE_CAP)
+    int32_t code = reserve_entry(shape);
+    if (code || shape->index[find_word(shape, key, &distance)])
+        return code;
+    if ((shape->keys + 1) * 2 > shape->capacity)
+        code = rebuild(demux, shape, shape->capacity * 2, 0);
+    for (int attempt = 0; !code && attempt < RESEEDS; attempt++) {
+        find_word(shape, key, &distance);
+        if (distance < DEMUX_PROBE_CAP)
             return 0;
-        int32_t code = rebuild(demux, shape, crowded ? shape->capacity * 2 : shape->capacity);
-        if (code)
-            return code;
-        *at = find_slot(shape, key, &distance);
+        code = rebuild(demux, shape, shape->capacity, 1);
     }
-    return distance < DEMUX_PROBE_CAP ? 0 : EXO_E_FULL;
+    return code ? code : EXO_E_FULL;
 }
 
-/* Empties a slot and closes the gap by moving later keys of the run back, so that no probe ends too early. */
-void demux_shape_vacate(struct exo_demux *demux, struct demux_shape *shape, uint32_t hole)
+void demux_table_put(struct demux_shape *shape, const uint64_t *key, uint32_t head)
 {
-    uint32_t mask = shape->capacity - 1;
-    for (uint32_t i = (hole + 1) & mask; demux_shape_slot(shape, i)[SLOT_RECORD] != DEMUX_NONE; i = (i + 1) & mask) {
-        uint32_t home = (uint32_t)(hash_key(shape, demux_shape_slot(shape, i) + SLOT_KEY) >> shape->shift);
+    uint32_t distance, i = find_word(shape, key, &distance);
+    shape->keys += !shape->index[i];
+    shape->index[i] = (uint64_t)tag_of(shape, key) << 32 | (head + 1);
+}
+
+/* Empties the key's word and closes the gap by moving later ones of the run back, so that no probe ends too early. */
+void demux_table_drop(struct demux_shape *shape, const uint64_t *key)
+{
+    uint32_t mask = shape->capacity - 1, distance, hole = find_word(shape, key, &distance);
+    for (uint32_t i = (hole + 1) & mask; shape->index[i]; i = (i + 1) & mask) {
+        uint32_t home = home_of(shape, (uint32_t)(shape->index[i] >> 32));
         if (((i - home) & mask) < ((i - hole) & mask))
             continue;
-        memcpy(demux_shape_slot(shape, hole), demux_shape_slot(shape, i), shape->stride * sizeof(uint32_t));
-        for (uint32_t r = demux_shape_slot(shape, hole)[SLOT_RECORD]; r != DEMUX_NONE; r = demux->record[r].next_key)
-            demux->record[r].slot = hole;
+        shape->index[hole] = shape->index[i];
         hole = i;
     }
-    demux_shape_slot(shape, hole)[SLOT_RECORD] = DEMUX_NONE;
+    shape->index[hole] = 0;
+    shape->keys--;
 }
 
-static uint32_t end_of_words(const struct demux_form *form, uint32_t base)
+uint32_t demux_entry_take(struct demux_shape *shape)
 {
-    uint32_t end = 0;
-    for (uint32_t i = 0; i < form->atoms + form->excluded; i++)
-        if (form->atom[i].base == base && form->atom[i].offset + 4u > end)
-            end = form->atom[i].offset + 4u;
-    return end;
+    uint32_t number = shape->entry_free;
+    shape->entries++;
+    if (number == DEMUX_NONE)
+        return shape->entry_top++;
+    shape->entry_free = demux_entry_at(shape, number)->next_key;
+    return number;
 }
 
-struct demux_shape *demux_shape_new(struct exo_demux *demux, const struct demux_form *form)
+void demux_entry_give(struct demux_shape *shape, uint32_t number)
+{
+    demux_entry_at(shape, number)->next_key = shape->entry_free;
+    shape->entry_free = number;
+    shape->entries--;
+}
+
+/* Entries of up to a cache line do not straddle one. */
+static uint32_t stride_of(const struct exo_form *form)
+{
+    uint32_t bytes = sizeof(struct demux_entry) + 8 * (form->lanes + form->excluded)
+                   + (form->interval.bytes ? (uint32_t)sizeof(struct demux_range) : 0), stride = 16;
+    if (bytes > 64)
+        return (bytes + 31) & ~31u;
+    while (stride < bytes)
+        stride *= 2;
+    return stride;
+}
+
+struct demux_shape *demux_shape_new(struct exo_demux *demux, const struct demux_parted *parted)
 {
     struct demux_shape *shape = calloc(1, sizeof *shape);
     if (!shape)
         return NULL;
-    shape->form = *form;
-    shape->frame_end = end_of_words(form, EXO_BASE_FRAME);
-    shape->ip4_end = end_of_words(form, EXO_BASE_IP4);
-    for (uint32_t i = 0; i < form->atoms; i++)
-        shape->bits += (uint32_t)__builtin_popcount(form->atom[i].mask);
-    shape->stride = SLOT_KEY + form->atoms;
-    if (rebuild(demux, shape, FIRST_CAPACITY)) {
+    shape->form = parted->form;
+    shape->bits = parted->bits;
+    if (shape->form.interval.bytes)
+        shape->bits += demux_interval_bits(&shape->form.interval, 0, 0);
+    shape->entry_free = DEMUX_NONE;
+    shape->table.stride = stride_of(&shape->form);
+    shape->probe = demux_probe_table;
+    if (rebuild(demux, shape, FIRST_CAPACITY, 1)) {
         demux_shape_free(shape);
         return NULL;
     }
     return shape;
+}
+
+void demux_shape_free(struct demux_shape *shape)
+{
+    if (!shape)
+        return;
+    for (uint32_t i = 0; shape->form.interval.bytes && i < shape->capacity; i++)
+        if (shape->index && shape->index[i])
+            demux_range_free(shape, demux_range_of(shape, demux_entry_at(shape, (uint32_t)shape->index[i] - 1))->segments);
+    free(shape->index);
+    if (shape->memory_bytes)
+        munmap(shape->memory, shape->memory_bytes);
+    free(shape);
 }
