@@ -88,12 +88,29 @@ static inline void consider(const struct demux_shape *shape, uint32_t number, co
     }
 }
 
+static inline int is_plain(const struct demux_shape *shape) { return !shape->form.excluded && !shape->form.interval.bytes; }
+
+/* The frames which[0..n) of one leaf, when there is one shape to ask and its key decides. */
+static void resolve_plain(const struct demux_shape *shape, const struct exo_frame *frames, const uint16_t *which, uint32_t n, uint32_t *owners)
+{
+    uint32_t found[EXO_PROBE_BURST];
+    shape->probe(&shape->table, frames, which, n, found);
+    for (uint32_t i = 0; i < n; i++)
+        owners[which[i]] = found[i] == EXO_NO_ENTRY ? (uint32_t)EXO_NO_OWNER : demux_entry_at(shape, found[i])->binding;
+}
+
 /* The frames which[0..n) of one leaf. */
 static void resolve(const struct exo_demux *demux, const struct demux_leaf *leaf, const struct exo_frame *frames, uint16_t *which,
                     uint32_t n, uint32_t *owners)
 {
     struct best best[EXO_PROBE_BURST];
     uint32_t found[EXO_PROBE_BURST];
+    if (leaf->count == 1 && is_plain(demux->shape[leaf->place[0]])) {
+        resolve_plain(demux->shape[leaf->place[0]], frames, which, n, owners);
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        owners[which[i]] = EXO_NO_OWNER;
     for (uint32_t s = 0; s < leaf->count && n; s++) {
         const struct demux_shape *shape = demux->shape[leaf->place[s]];
         uint32_t next = s + 1 < leaf->count ? demux->shape[leaf->place[s + 1]]->bits : UINT32_MAX, kept = 0;
@@ -109,31 +126,35 @@ static void resolve(const struct exo_demux *demux, const struct demux_leaf *leaf
     }
 }
 
+/* Those of which[0..n) that are of the leaf go to the front of `these`; the others stay. Returns how many stay. */
+static uint32_t part_leaf(const uint8_t *leaf, uint32_t here, uint16_t *which, uint32_t n, uint16_t *these, uint32_t *count)
+{
+    uint32_t kept = 0, taken = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        uint16_t f = which[i];
+        uint32_t is_here = leaf[f] == here;
+        these[taken] = which[kept] = f;
+        taken += is_here;
+        kept += !is_here;
+    }
+    *count = taken;
+    return kept;
+}
+
 static void classify(const struct exo_demux *demux, const struct exo_frame *frames, uint32_t n, uint32_t *owners)
 {
-    const struct demux_leaf *leaves = &demux->leaf[0][0];
-    uint16_t which[EXO_PROBE_BURST];
+    uint16_t which[EXO_PROBE_BURST], these[EXO_PROBE_BURST];
     uint8_t leaf[EXO_PROBE_BURST];
-    uint32_t left = n;
-    for (uint32_t i = 0; i < n && i < AHEAD; i++)
-        __builtin_prefetch(frames[i].data);
+    uint32_t count;
     for (uint32_t i = 0; i < n; i++) {
-        if (i + AHEAD < n)
-            __builtin_prefetch(frames[i + AHEAD].data);
+        __builtin_prefetch(frames[i + AHEAD < n ? i + AHEAD : i].data);
         leaf[i] = (uint8_t)leaf_of(demux, &frames[i]);
-        owners[i] = EXO_NO_OWNER;
+        which[i] = (uint16_t)i;
     }
-    for (uint32_t first = 0; left; first++) {
-        uint32_t here = leaf[first], count = 0;
-        if (here == UINT8_MAX)
-            continue;
-        for (uint32_t i = first; i < n; i++)
-            if (leaf[i] == here) {
-                which[count++] = (uint16_t)i;
-                leaf[i] = UINT8_MAX;
-            }
-        left -= count;
-        resolve(demux, &leaves[here], frames, which, count, owners);
+    while (n) {
+        uint32_t here = leaf[which[0]];
+        n = part_leaf(leaf, here, which, n, these, &count);
+        resolve(demux, &demux->leaf[0][0] + here, frames, these, count, owners);
     }
 }
 

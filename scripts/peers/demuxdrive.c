@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Drives a classifier over frames in memory, burst by burst, as the kernel's receive path does: fills an array of 64 frames, asks for
+ * their owners, compares each with what it must be. Built by the demux benchmark against exonet's headers.
+ */
+#include "exo_kernel.h"
+
+typedef void (*classifier)(const void *self, const struct exo_frame *frames, uint32_t n, uint32_t *owners);
+
+/* Frame i is order[i] of the frames at base, stride bytes apart; owners[order[i]] is right. Returns how many were. */
+uint64_t drive(classifier classify, const void *self, const uint8_t *base, uint32_t stride, uint32_t len, const uint32_t *order,
+               uint64_t count, const uint32_t *right)
+{
+    struct exo_frame frames[EXO_BURST];
+    uint32_t owners[EXO_BURST];
+    uint64_t good = 0;
+    memset(frames, 0, sizeof frames);
+    for (uint64_t at = 0; at < count; at += EXO_BURST) {
+        uint32_t n = count - at < EXO_BURST ? (uint32_t)(count - at) : (uint32_t)EXO_BURST;
+        for (uint32_t i = 0; i < n; i++) {
+            frames[i].data = base + (uint64_t)order[at + i] * stride;
+            frames[i].len = frames[i].wire_len = len;
+        }
+        classify(self, frames, n, owners);
+        for (uint32_t i = 0; i < n; i++)
+            good += owners[i] == right[order[at + i]];
+    }
+    return good;
+}
