@@ -40,6 +40,7 @@ __all__ = [
     "Refused",
     "RunBegins",
     "RunEnded",
+    "ShapeCompiled",
     "WireEnded",
     "WireFailed",
 ]
@@ -96,6 +97,15 @@ class BindingMade(Event):
     filter: str
     conjuncts: int
     snoop: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeCompiled(Event):
+    """A shape of the demux has native code, or (`error`) cannot have it and is answered from its table."""
+
+    shape: str
+    took_ns: int
+    error: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,11 @@ ENTRY_HEAD = 16
 
 
 def _table(field: str) -> int:
-    return ffi.offsetof("struct exo_table", field)
+    return int(ffi.offsetof("struct exo_table", field))
 
 
 def _frame(field: str) -> int:
-    return ffi.offsetof("struct exo_frame", field)
+    return int(ffi.offsetof("struct exo_frame", field))
 
 
 class _Lines:
@@ -77,7 +77,7 @@ def _guard(lines: _Lines, condition: str, passed: str) -> None:
 
 
 def _guards(lines: _Lines, form: Form, data: str, length: str) -> str:
-    """Leaves for the next frame where one does not hold. Returns the name of where the IPv4 header ends ("": unused)."""
+    """Leaves for the next frame where one does not hold. Returns where the IPv4 header ends ("": nobody asks)."""
     if form.frame_bytes:
         _guard(lines, lines(f"icmp uge i32 {length}, {form.frame_bytes}"), "long_enough")
     if form.unfragmented:

@@ -10,6 +10,9 @@ from exonet.filters.conjunct import Conjunct
 __all__ = ["Form", "Lane"]
 
 
+BASES = {lib.EXO_BASE_FRAME: "frame", lib.EXO_BASE_IP4: "payload", lib.EXO_BASE_LENGTH: "length"}
+
+
 @dataclass(frozen=True, slots=True)
 class Lane:
     """A masked load of 1, 2, 4 or 8 bytes at base + offset, in the machine's byte order."""
@@ -23,10 +26,16 @@ class Lane:
     def of(cls, native: Any) -> "Lane":
         return cls(native.base, native.offset, native.bytes, native.mask)
 
+    def __str__(self) -> str:
+        """As in pcap-filter: frame[26:8]; the mask as the frame's bytes, where it is not all of them."""
+        field = f"{BASES[self.base]}[{self.offset}:{self.bytes}]"
+        shown = self.mask.to_bytes(8, "little")[: self.bytes]
+        return field if shown == b"\xff" * self.bytes else f"{field} & {shown.hex()}"
+
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What the dispatch decides on, the lanes of the key, those that must not hold, the guards, the interval's field."""
+    """What the dispatch decides on, the lanes of the key, those that must not hold, guards, the interval's field."""
 
     ethertype: int
     protocol: int
@@ -53,6 +62,33 @@ class Form:
             native.ip4_at,
             (native.interval.base, native.interval.offset, native.interval.bytes),
         )
+
+    def to_native(self) -> Any:
+        """A `struct exo_form *`, byte for byte what the demux has."""
+        native = ffi.new("struct exo_form *")
+        native.ethertype, native.protocol, native.unfragmented = self.ethertype, self.protocol, self.unfragmented
+        native.frame_bytes, native.ip4_bytes, native.ip4_at = self.frame_bytes, self.ip4_bytes, self.ip4_at
+        native.lanes, native.excluded = len(self.lanes), len(self.excluded)
+        for place, lane in zip(native.lane, (*self.lanes, *self.excluded), strict=False):
+            place.base, place.offset, place.bytes, place.mask = lane.base, lane.offset, lane.bytes, lane.mask
+        native.interval.base, native.interval.offset, native.interval.bytes = self.interval
+        return native
+
+    def __str__(self) -> str:
+        parts = [] if self.ethertype < 2 else [f"ethertype {self.ethertype:#06x}"]
+        if self.protocol != lib.EXO_ANY_PROTOCOL:
+            parts.append(f"protocol {self.protocol}")
+        if self.unfragmented:
+            parts.append("no later fragment")
+        parts += map(str, self.lanes)
+        parts += [f"not {lane}" for lane in self.excluded]
+        base, offset, width = self.interval
+        if width:
+            parts.append(f"an interval of {BASES[base]}[{offset}:{width}]")
+        parts.append(f"{self.frame_bytes} bytes")
+        if self.ip4_bytes:
+            parts.append(f"{self.ip4_bytes} after the IPv4 header at {self.ip4_at}")
+        return ", ".join(parts)
 
     @classmethod
     def of_conjunct(cls, conjunct: Conjunct) -> "Form":

@@ -5,55 +5,69 @@ One module, one engine per shape: making a new one touches none that runs (DESIG
 not installed; the demux then answers from its tables.
 """
 
+import functools
 from typing import Any
 
-from exonet.errors import MissingError
+from exonet.abi import ffi, lib
+from exonet.errors import KernelBug, MissingError
 from exonet.filters.emit import SYMBOL, emit
 from exonet.filters.form import Form
 
-try:
-    import llvmlite.binding as llvm
-except ImportError:  # the extra is not installed
-    llvm = None
-
-__all__ = ["NativeCode", "available", "compile_form"]
-
-#: What a probe needs and no more: the memory slots into registers, simple algebra, straight control flow. Loops are
-#: short and bounded; unrolling or vectorising them makes compiling slow and gains nothing.
-PASSES = ("sroa", "instcombine", "simplifycfg")
-
-
-def available() -> bool:
-    return llvm is not None
+__all__ = ["NativeCode", "compile_form"]
 
 
 class NativeCode:
-    """A probe function. Its address is good while this object lives."""
+    """A probe function: good while this object lives."""
 
     def __init__(self, form: Form, engine: Any, text: str) -> None:
         self.form = form
         self.text = text
         self._engine = engine
-        self.address: int = engine.get_function_address(SYMBOL)
+        self._native_form = form.to_native()
+        self._probe = ffi.cast("exo_probe", engine.get_function_address(SYMBOL))
+
+    def install(self, demux: Any) -> bool:
+        """Lets it answer for its shape, if the demux has that. The object must live as long as the demux uses it."""
+        return bool(lib.exo_demux_install(demux, self._native_form, self._probe))
 
     def assembly(self) -> str:
         """The machine's instructions, compiled again from the text."""
-        return str(_machine().emit_assembly(_module(self.text, _machine())))
+        machine = _machine()
+        return str(machine.emit_assembly(_module(self.text, machine)))
+
+
+@functools.cache
+def _llvm() -> Any:
+    """llvmlite, set up. Late: importing it takes longer than most commands run, and it is an optional extra."""
+    try:
+        import llvmlite.binding as llvm
+    except ImportError:
+        raise MissingError(
+            "llvmlite: not installed; filters are answered from tables (pip install 'exonet[native]')"
+        ) from None
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return llvm
 
 
 def _machine() -> Any:
     """A target machine of its own: an engine takes its machine with it when it goes."""
+    llvm = _llvm()
     target = llvm.Target.from_default_triple()
-    return target.create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=2, jit=True
-    )
+    features = llvm.get_host_cpu_features().flatten()
+    return target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=features, opt=2, jit=True)
 
 
 def _module(text: str, machine: Any) -> Any:
-    module = llvm.parse_assembly(text)
-    module.triple = llvm.get_default_triple()
-    options = llvm.create_pipeline_tuning_options()
-    builder = llvm.create_pass_builder(machine, options)
+    """Parsed, and through the passes a probe needs: memory slots into registers, simple algebra, straight control
+    flow. Its loops are short and bounded; unrolling or vectorising them makes compiling slow and gains nothing.
+    """
+    llvm = _llvm()
+    try:
+        module = llvm.parse_assembly(text)
+    except RuntimeError as error:
+        raise KernelBug(f"the code of a shape does not parse: {error}") from error
+    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options())
     passes = llvm.create_new_function_pass_manager()
     passes.add_sroa_pass()
     passes.add_instruction_combine_pass()
@@ -65,13 +79,9 @@ def _module(text: str, machine: Any) -> Any:
 
 
 def compile_form(form: Form) -> NativeCode:
-    """Compiles the probe of a shape: some 10 ms. May run in any thread."""
-    if llvm is None:
-        raise MissingError("llvmlite: not installed; filters are answered from tables (pip install 'exonet[native]')")
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
+    """Compiles the probe of a shape: some 10 ms. May run in any thread. MissingError without llvmlite."""
     machine = _machine()
     text = emit(form)
-    engine = llvm.create_mcjit_compiler(_module(text, machine), machine)
+    engine = _llvm().create_mcjit_compiler(_module(text, machine), machine)
     engine.finalize_object()
     return NativeCode(form, engine, text)

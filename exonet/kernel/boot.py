@@ -21,6 +21,7 @@ from exonet.gate.naming import resolve
 from exonet.hardware.nic import Nic, NicConfig
 from exonet.kernel.binding import Bindings
 from exonet.kernel.capability import Authority, Resource, Right, Scope
+from exonet.kernel.compiler import Compiler
 from exonet.kernel.environment import Environment, Environments, Mode
 from exonet.kernel.launcher import Launcher
 from exonet.kernel.localside import mac_bytes
@@ -81,7 +82,9 @@ class Machine(Closing):
         self.dispatcher = Dispatcher(self.environments)
         self.server = Server(self.dispatcher, machine.now)
         self.launcher = Launcher()
-        self._runner = Runner(self.native, virtual, self.dispatcher, self.server)
+        # Native code for filters, made on the side. A virtual run has none: its events are the same every time.
+        self.compiler = None if virtual else Compiler(self.native, self.events)
+        self._runner = Runner(self.native, self.compiler, self.dispatcher, self.server)
 
     def attach(self, wire: Wire, nic: NicConfig, *, subscribe_all: bool = False) -> int:
         """A new port: `wire` behind an emulated NIC. Returns its number.
@@ -133,6 +136,8 @@ class Machine(Closing):
             raise
         if self._slices_known():
             install_slices(self.native, self.config.slices, self._numbers())
+        if self.compiler is not None:
+            self.compiler.look()
         return env
 
     def _grant(self, env: Environment, spec: LibOSSpec, mac: str, port: int) -> None:
@@ -201,14 +206,14 @@ class Machine(Closing):
         """Ends everything. Idempotent."""
         if self.native == ffi.NULL:
             return
-        try:
-            if self.fates is not None:
-                self.fates.close()
-        finally:
-            self._runner.close()
-            self.environments.close()
-            self.server.close()
-            self.launcher.close()
-            self.events.now = lambda: 0
-            lib.exo_machine_free(self.native)
-            self.native = ffi.NULL
+        if self.fates is not None:
+            self.fates.close()
+        self._runner.close()
+        self.environments.close()
+        self.server.close()
+        self.launcher.close()
+        if self.compiler is not None:
+            self.compiler.close()
+        self.events.now = lambda: 0
+        lib.exo_machine_free(self.native)
+        self.native = ffi.NULL

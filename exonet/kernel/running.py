@@ -19,6 +19,7 @@ from exonet.abi import check, ffi, lib, reason_name
 from exonet.clock import monotonic_ns
 from exonet.errors import ExonetError, LibOSError, RunError, UsageError
 from exonet.gate.client import InlineGate
+from exonet.kernel.compiler import Compiler
 from exonet.kernel.environment import Environment, Environments
 from exonet.kernel.inline import InlineKernel
 from exonet.kernel.server import Server
@@ -38,11 +39,12 @@ LEAVE_S = 1.0
 
 
 class Runner:
-    """Runs one native machine. `virtual`: on the virtual clock."""
+    """Runs one native machine. compiler: gives its shapes native code; None on the virtual clock."""
 
-    def __init__(self, native: Any, virtual: bool, dispatcher: Dispatcher, server: Server) -> None:
+    def __init__(self, native: Any, compiler: Compiler | None, dispatcher: Dispatcher, server: Server) -> None:
         self._native = native
-        self._virtual = virtual
+        self._compiler = compiler
+        self._virtual = compiler is None
         self._dispatcher = dispatcher
         self._environments: Environments = dispatcher.environments
         self._server = server
@@ -53,7 +55,7 @@ class Runner:
         self._signal_in, self._signal_out = socket.socketpair()
         for end in (self._signal_in, self._signal_out):
             end.setblocking(False)
-        fds = [server.fileno(), self._signal_in.fileno()]
+        fds = [server.fileno(), self._signal_in.fileno(), *([compiler.fileno()] if compiler else [])]
         check(lib.exo_machine_watch(native, fds, len(fds)), "watched descriptors")
 
     # LibOSes
@@ -172,7 +174,11 @@ class Runner:
                 lib.exo_machine_stepped(native, number, again)
 
     def _serve(self) -> None:
+        """Between two bursts: system calls, and what they and the compiler brought."""
         self._server.serve()
+        if self._compiler is not None:
+            self._compiler.collect()
+            self._compiler.look()
         try:
             while self._signal_in.recv(64):
                 pass

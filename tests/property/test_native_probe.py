@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: MIT
+"""Native probes answer as the table does, as libpcap does, and read nothing past a frame's end.
+
+Every frame lies against the end of its mapping, before a page that nobody may touch: a read too far ends the test run.
+"""
+
+import ctypes
+import mmap
+import random
+from collections.abc import Sequence
+
+import pytest
+
+from exonet.abi import NO_OWNER, ffi, lib
+from exonet.filters.compile import compile_filter
+from exonet.filters.form import Form
+from exonet.filters.libpcap import Libpcap
+from exonet.filters.native import NativeCode, compile_form
+from tests.demux_box import Demux, Frame, made_frames, mutate, sample_frames
+from tests.filter_list import DECOMPOSE
+
+pytest.importorskip("llvmlite", reason="llvmlite is not installed: there is no native code to test")
+
+PAGE = mmap.PAGESIZE
+LONGEST = 65535
+
+
+class Guarded:
+    """Room for one frame that ends where the readable memory does."""
+
+    def __init__(self) -> None:
+        self._pages = (LONGEST + PAGE - 1) // PAGE
+        self._map = mmap.mmap(-1, (self._pages + 1) * PAGE)
+        self._view = ffi.from_buffer(self._map)
+        self._end = int(ffi.cast("uintptr_t", self._view)) + self._pages * PAGE
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.mprotect(ctypes.c_void_p(self._end), ctypes.c_size_t(PAGE), 0) == 0
+
+    def place(self, data: bytes) -> object:
+        start = self._pages * PAGE - len(data)
+        self._map[start : start + len(data)] = data
+        return ffi.cast("uint8_t *", self._end - len(data))
+
+
+class Codes:
+    """Probes by form: made once for all tests of this file."""
+
+    def __init__(self) -> None:
+        self._made: dict[Form, NativeCode] = {}
+
+    def install(self, demux: Demux) -> int:
+        """Native code for every shape; returns how many there are."""
+        native, shapes = ffi.new("struct exo_form *"), 0
+        for place in range(lib.EXO_MAX_SHAPES):
+            if lib.exo_demux_form(demux.native, place, native) >= 0:
+                form = Form.of(native)
+                code = self._made.setdefault(form, self._made.get(form) or compile_form(form))
+                assert code.install(demux.native)
+                shapes += 1
+        return shapes
+
+
+@pytest.fixture(scope="module")
+def codes() -> Codes:
+    return Codes()
+
+
+@pytest.fixture(scope="module")
+def guarded() -> list[Guarded]:
+    return [Guarded() for _ in range(8)]
+
+
+@pytest.fixture(scope="module")
+def pool() -> list[Frame]:
+    chosen = random.Random(11)
+    found = made_frames() + sample_frames(8)
+    cut = [(data[: chosen.randint(0, 80)], wire) for data, wire in found]
+    return found + cut + [mutate(chosen.choice(found), chosen) for _ in range(300)]
+
+
+def classify(demux: Demux, guarded: Sequence[Guarded], pool: Sequence[Frame]) -> list[int | None]:
+    """In bursts of as many frames as there is guarded room for."""
+    found: list[int | None] = []
+    owners = ffi.new("uint32_t[]", len(guarded))
+    for start in range(0, len(pool), len(guarded)):
+        burst = pool[start : start + len(guarded)]
+        native = ffi.new("struct exo_frame[]", len(burst))
+        for i, (data, wire_len) in enumerate(burst):
+            native[i].data, native[i].len, native[i].wire_len = guarded[i].place(data), len(data), wire_len
+        lib.exo_demux_classify(demux.native, native, len(burst), owners)
+        found += [None if owners[i] == NO_OWNER else int(owners[i]) for i in range(len(burst))]
+    return found
+
+
+@pytest.mark.parametrize("text", DECOMPOSE)
+def test_r05_native_equals_table_and_libpcap(
+    text: str, codes: Codes, guarded: list[Guarded], pool: list[Frame]
+) -> None:
+    demux = Demux()
+    demux.bind(0, compile_filter(text).conjuncts)
+    table = classify(demux, guarded, pool)
+    assert codes.install(demux) == demux.shapes
+    program = Libpcap().compile(text)
+    assert [owner == 0 for owner in table] == [program.matches(*frame) for frame in pool]
+    assert classify(demux, guarded, pool) == table
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_r04_native_equals_table_with_many_bindings(
+    seed: int, codes: Codes, guarded: list[Guarded], pool: list[Frame]
+) -> None:
+    """Bindings of all kinds at once, some of them gone again: the same owner, frame by frame."""
+    chosen = random.Random(seed)
+    demux = Demux(seed)
+    for binding, text in enumerate(chosen.sample(DECOMPOSE, 25)):
+        for conjunct in compile_filter(text).conjuncts:
+            assert demux.insert(binding, conjunct) in (0, lib.EXO_E_CONFLICT, lib.EXO_E_FULL)
+    for binding in chosen.sample(range(25), 8):
+        demux.remove(binding)
+    table = classify(demux, guarded, pool)
+    codes.install(demux)
+    assert classify(demux, guarded, pool) == table
+    assert len(set(table)) > 3
+
+
+def test_native_finds_each_of_many_values(codes: Codes, guarded: list[Guarded]) -> None:
+    """5,000 keys in one shape, under a hash with collisions of tags and long runs: each finds its own, others none."""
+    demux = Demux(3)
+    for port in range(5000):
+        demux.bind(port, compile_filter(f"ip and tcp dst port {port + 1}").conjuncts)
+    codes.install(demux)
+    head = made_frames()[0][0][:36]
+    frames = [(head + port.to_bytes(2, "big"), 64) for port in (*range(1, 5001), *range(5001, 7000))]
+    found = classify(demux, guarded, frames)
+    assert found[:5000] == list(range(5000))
+    assert set(found[5000:]) == {None}
+
+
+@pytest.mark.parametrize("length", [0, 1, 13, 14, 15, 23, 24, 33, 34, 37, 38, 61, 1500, 9000, 65535])
+@pytest.mark.parametrize("fill", [0x00, 0x45, 0xFF])
+def test_native_reads_nothing_past_the_end(length: int, fill: int, codes: Codes, guarded: list[Guarded]) -> None:
+    """Lying header lengths, protocols that are not there, frames of every length."""
+    demux = Demux()
+    for binding, text in enumerate(("tcp port 80", "udp and host 10.0.0.1", "ip6 and udp port 53", "vlan and tcp")):
+        demux.bind(binding, compile_filter(text).conjuncts)
+    heads = (b"\x08\x00\x4f", b"\x08\x00\x40", b"\x86\xdd\x60", b"\x81\x00\x00\x01\x08\x00\x4f")
+    frames = [((bytes([fill]) * 12 + head + bytes([fill]) * length)[:length], length) for head in heads]
+    table = classify(demux, guarded, frames)
+    codes.install(demux)
+    assert classify(demux, guarded, frames) == table
+
+
+def test_native_code_goes_back_to_the_table(codes: Codes, guarded: list[Guarded], pool: list[Frame]) -> None:
+    demux = Demux()
+    demux.bind(0, compile_filter("tcp").conjuncts)
+    codes.install(demux)
+    native, form = classify(demux, guarded, pool), ffi.new("struct exo_form *")
+    assert [lib.exo_demux_form(demux.native, place, form) for place in range(2)] == [1, 1]
+    assert lib.exo_demux_install(demux.native, form, ffi.NULL) == 1
+    assert lib.exo_demux_form(demux.native, 1, form) == 0
+    assert classify(demux, guarded, pool) == native
