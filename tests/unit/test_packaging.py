@@ -46,7 +46,9 @@ def test_the_locks_hold_what_the_project_asks_for(project: dict[str, Any]) -> No
     run, dev = (set(locked(name)) for name in LOCKS)
     needed = {canonical(name) for name in project["project"]["dependencies"] + project["build-system"]["requires"]}
     assert needed <= run <= dev
-    assert {canonical(name) for name in project["project"]["optional-dependencies"]["dev"]} <= dev
+    extras = {name: set(map(canonical, wanted)) for name, wanted in project["project"]["optional-dependencies"].items()}
+    assert extras["native"] <= run
+    assert extras["dev"] <= dev
 
 
 def test_the_set_up_installs_and_builds_with_locked_versions_only() -> None:
