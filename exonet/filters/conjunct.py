@@ -191,6 +191,10 @@ class Conjunct:
         terms = tuple(sorted((space, mask, value) for space, (mask, value) in box.items()))
         return cls(terms, tuple(sorted(left)), frame_bytes, ip4_bytes, ip4_at if uses_ip4 else ETHERNET_IP4, breadth)
 
+    def with_values(self, box: tuple[Term, ...], excluded: tuple[Term, ...]) -> "Conjunct":
+        """The conjunct with the same masks and other values; `excluded` is sorted."""
+        return Conjunct(box, excluded, self.frame_bytes, self.ip4_bytes, self.ip4_at, self.breadth)
+
     @property
     def bits(self) -> dict[int, tuple[int, int]]:
         """The box as a mapping from space to (mask, value)."""

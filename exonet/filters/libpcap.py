@@ -6,6 +6,8 @@ instructions alive; `matches()` is libpcap's own answer (SEMANTICS R5), and `add
 instructions) that C code which filters captures calls by pointer.
 """
 
+import functools
+import struct
 from typing import Any, NamedTuple
 
 from cffi import FFI
@@ -18,7 +20,7 @@ DLT_EN10MB = 1
 SHOWN = 300
 SNAPLEN = 262144
 NETMASK_UNKNOWN = 0xFFFFFFFF
-ERRBUF_SIZE = 256
+INSTRUCTION_BYTES = 8
 
 _CDEF = """
 typedef struct pcap pcap_t;
@@ -38,6 +40,16 @@ _FFI = FFI()
 _FFI.cdef(_CDEF)
 
 
+@functools.cache  # a library that cffi has opened is never given back
+def _opened(names: tuple[str, ...]) -> Any:
+    for name in names:
+        try:
+            return _FFI.dlopen(name)
+        except OSError:
+            continue
+    raise MissingError(f"libpcap: none of {', '.join(names)} can be loaded; install the Debian package libpcap0.8")
+
+
 class Instruction(NamedTuple):
     """One instruction of classic BPF: jump offsets are relative to the next one."""
 
@@ -48,15 +60,19 @@ class Instruction(NamedTuple):
 
 
 class Program:
-    """A compiled filter: `text`, its `instructions`, and libpcap's own interpreter over them."""
+    """A compiled filter: `text`, its `code` as the machine has it, and libpcap's own interpreter over it."""
 
-    __slots__ = ("_native", "_run", "instructions", "text")
+    __slots__ = ("_native", "_run", "code", "text")
 
-    def __init__(self, run: Any, text: str, instructions: tuple[Instruction, ...]) -> None:
+    def __init__(self, run: Any, text: str, code: bytes) -> None:
         self.text = text
-        self.instructions = instructions
+        self.code = code
         self._run = run
-        self._native = _FFI.new("struct bpf_insn[]", [tuple(instruction) for instruction in instructions])
+        self._native = _FFI.from_buffer("struct bpf_insn[]", code)
+
+    @property
+    def instructions(self) -> tuple[Instruction, ...]:
+        return tuple(Instruction(*fields) for fields in struct.iter_unpack("=HBBI", self.code))
 
     def matches(self, frame: bytes, wire_len: int | None = None) -> bool:
         """Would libpcap take the frame? `wire_len`: its length on the wire, where a snaplen cut it."""
@@ -74,15 +90,7 @@ class Libpcap:
     __slots__ = ("_lib",)
 
     def __init__(self, names: tuple[str, ...] = SONAMES) -> None:
-        self._lib = self._open(names)
-
-    def _open(self, names: tuple[str, ...]) -> Any:
-        for name in names:
-            try:
-                return _FFI.dlopen(name)
-            except OSError:
-                continue
-        raise MissingError(f"libpcap: none of {', '.join(names)} can be loaded; install the Debian package libpcap0.8")
+        self._lib = _opened(names)
 
     @property
     def version(self) -> str:
@@ -102,12 +110,11 @@ class Libpcap:
             program: Any = _FFI.new("struct bpf_program *")
             if lib.pcap_compile(handle, program, text.encode(), int(optimize), NETMASK_UNKNOWN) != 0:
                 raise FilterError(f'filter "{shown}": {_text(_FFI.string(lib.pcap_geterr(handle)))}')
-            code: Any = _FFI.unpack(program.bf_insns, program.bf_len)
-            instructions = tuple(Instruction(i.code, i.jt, i.jf, i.k) for i in code)
+            code = bytes(_FFI.buffer(program.bf_insns, program.bf_len * INSTRUCTION_BYTES))
             lib.pcap_freecode(program)
         finally:
             lib.pcap_close(handle)
-        return Program(lib.bpf_filter, text, instructions)
+        return Program(lib.bpf_filter, text, code)
 
 
 def _text(raw: Any) -> str:

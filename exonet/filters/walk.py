@@ -34,6 +34,8 @@ class Undecomposable(Exception):
 
 
 Range = tuple[int, int]
+#: Which bytes a value was loaded from: space, offset, size.
+Load = tuple[int, int, int]
 Guards = tuple[int, tuple[int, int] | None]
 
 
@@ -142,6 +144,8 @@ class Walk:
     def __init__(self, program: Sequence[Instruction]) -> None:
         self._program = program
         self._steps = 0  # left
+        self._compared: dict[int, Load] = {}  # by instruction: a load that is compared with its constant as it is
+        self._worked: set[Load] = set()  # loads of which more is made than that
         for i, instruction in enumerate(program):
             if instruction.code == 0x05 and instruction.k >= 1 << 31:
                 raise Undecomposable(f"instruction {i} loops: how deep it looks into a frame is not bounded")
@@ -164,6 +168,30 @@ class Walk:
             return all(accepted for _, accepted in self._leaves(start.constraints(), guards))
         except Undecomposable:
             return False
+
+    def values_only(self) -> dict[int, Load]:
+        """The instructions whose constant is compared with a load as it is, where nothing else is done with any of
+        those bytes on any path walked so far: what follows from the program does not depend on these constants' values.
+        """
+        uses = [*self._compared.items(), *((-1, load) for load in self._worked)]
+        if any(
+            _overlap((FRAME, space, 1), load) for space, _, _ in self._compared.values() if space for _, load in uses
+        ):
+            return {}  # what is known of a header's length may make bytes after it bytes of the frame
+        return {
+            pc: load
+            for pc, load in self._compared.items()
+            if not any(other != pc and _overlap(load, used) for other, used in uses)
+        }
+
+    def _note(self, value: Value, pc: int = -1) -> None:
+        """The value is used: at `pc`, if it is compared for equality with a constant there, else in another way."""
+        if value.is_constant:
+            return
+        load = (value.space, value.offset, value.size)
+        whole = value == Value(*load, (1 << 8 * value.size) - 1) and value.space != LENGTH
+        if pc < 0 or not whole or self._compared.setdefault(pc, load) != load:
+            self._worked.add(load)
 
     def _leaves(self, start: State, guards: Guards | None) -> Iterator[tuple[State, bool]]:
         """Every return that can be reached. With `guards`, a load beyond them counts as a refusing return."""
@@ -191,6 +219,8 @@ class Walk:
     def _step(self, state: State, instruction: Instruction) -> list[State] | bool:
         """One instruction: the states after it, or the verdict of a return."""
         kind = _CLASS[instruction.code & 7]
+        if kind in ("st", "stx", "misc"):
+            self._note(state.x if kind == "stx" or instruction.code & 0x80 else state.a)
         if kind in ("ld", "ldx"):
             return self._load(state, instruction, kind)
         if kind == "alu":
@@ -212,6 +242,7 @@ class Walk:
 
     def _return(self, state: State, instruction: Instruction) -> list[State] | bool:
         if instruction.code & 0x18 == 0x10:
+            self._note(state.a)
             value = state.a.under(state.bits)
             if not value.is_constant:
                 raise Undecomposable("it returns a computed number")
@@ -263,6 +294,7 @@ class Walk:
                 _put_a(state, Value(at, offset, size, (1 << 8 * size) - 1))
                 state.pc += 1
                 return [state]
+        self._note(state.x)
         return self._split(state, index, f"it looks at an offset that depends on {_name(index)}")
 
     def _split(self, state: State, value: Value, why: str) -> list[State]:
@@ -279,6 +311,9 @@ class Walk:
     # -- arithmetic --
 
     def _alu(self, state: State, instruction: Instruction) -> list[State] | bool:
+        self._note(state.a)
+        if instruction.code & 0x08:
+            self._note(state.x)
         operation = _ALU[instruction.code >> 4]
         a = state.a.under(state.bits)
         x = state.x.under(state.bits) if instruction.code & 0x08 else constant(instruction.k)
@@ -317,10 +352,13 @@ class Walk:
             return [state]
         x = state.x.under(state.bits) if instruction.code & 0x08 else constant(instruction.k)
         a = state.a.under(state.bits)
+        if instruction.code & 0x08:
+            self._note(state.x)
         if not x.is_constant:
             narrow = min((v for v in (a, x) if not v.is_constant), key=lambda v: v.width)
             return self._split(state, narrow, f"it compares {_name(a)} with {_name(x)}")
         number = x.const + x.addend & WORD
+        self._note(state.a, state.pc if operation == "jeq" and not instruction.code & 0x08 else -1)
         if a.is_constant:
             state.pc = yes if _decide(operation, a.const + a.addend & WORD, number) else no
             return [state]
@@ -358,6 +396,11 @@ class Walk:
                 if branch.confine(state.a, *interval):
                     states.append(branch)
         return states
+
+
+def _overlap(a: Load, b: Load) -> bool:
+    """Have they bytes of one space in common?"""
+    return a[0] == b[0] and a[1] < b[1] + b[2] and b[1] < a[1] + a[2]
 
 
 def _msh(state: State, loaded: Value) -> None:
