@@ -5,6 +5,7 @@
     libpcap.py   text to a classic BPF program, by the library that everybody's filters are written for
     walk.py      program to paths: what a frame must satisfy to be accepted
     simplify.py  paths to few canonical conjuncts (conjunct.py)
+    template.py  or, where but values are new, the conjuncts of a program known before with these filled in
 
 So a filter means exactly what libpcap says it means (SEMANTICS R5). FilterError: it does not parse, or does not
 decompose.
@@ -19,6 +20,7 @@ from exonet.filters.libpcap import Libpcap, Program
 from exonet.filters.names import fixed_value
 from exonet.filters.simplify import simplify
 from exonet.filters.syntax import to_pcap
+from exonet.filters.template import Templates
 from exonet.filters.walk import Undecomposable, Walk
 
 
@@ -40,14 +42,15 @@ class CompiledFilter:
         return tuple(sorted(value for value in found if value is not None))
 
 
-def compile_filter(source: str | Expression) -> CompiledFilter:
+def compile_filter(source: str | Expression, templates: Templates | None = None) -> CompiledFilter:
     """Compiles pcap-filter text, the text of a Python expression, or an expression object.
 
+    templates: what is known from filters compiled before, so that only values are new in most.
     Raises FilterError (does not parse, does not decompose), MissingError (no libpcap).
     """
     text = to_pcap(source)
     try:
-        conjuncts = decompose(Libpcap().compile(text))
+        conjuncts = decompose(Libpcap().compile(text), templates)
     except FilterError as error:
         if str(source) != text:
             raise FilterError(f'filter "{source}": {error}') from error
@@ -55,9 +58,14 @@ def compile_filter(source: str | Expression) -> CompiledFilter:
     return CompiledFilter(text, str(source), conjuncts)
 
 
-def decompose(program: Program) -> tuple[Conjunct, ...]:
+def conjuncts_of(walk: Walk) -> tuple[Conjunct, ...]:
+    """The passes from a program to its conjuncts."""
+    return simplify(walk)
+
+
+def decompose(program: Program, templates: Templates | None = None) -> tuple[Conjunct, ...]:
     """The conjuncts of a compiled program. FilterError with the reason where there are none."""
     try:
-        return simplify(Walk(program.instructions))
+        return templates.conjuncts(program) if templates else conjuncts_of(Walk(program.instructions))
     except Undecomposable as reason:
         raise FilterError(f'filter "{program.text}": cannot be decomposed into conjuncts: {reason}') from reason

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: MIT
+"""Templates: a filter that differs from a known one in values only decomposes as the slow way says, without it."""
+
+import random
+import re
+
+import pytest
+
+from exonet.errors import FilterError
+from exonet.filters.compile import compile_filter, conjuncts_of
+from exonet.filters.conjunct import Conjunct
+from exonet.filters.libpcap import Libpcap
+from exonet.filters.template import Templates
+from exonet.filters.walk import Undecomposable, Walk
+from tests.filter_list import DECOMPOSE
+
+CONNECTED = "tcp and src host {}.{}.{}.{} and src port {} and dst host 10.7.0.2 and dst port {}"
+
+
+class Counting:
+    """The slow way, counted."""
+
+    def __init__(self) -> None:
+        self.walks = 0
+
+    def __call__(self, walk: Walk) -> tuple[Conjunct, ...]:
+        self.walks += 1
+        return conjuncts_of(walk)
+
+
+def other_values(text: str, chosen: random.Random) -> str:
+    """The same filter with other numbers wherever that leaves a filter."""
+
+    def other(found: re.Match[str]) -> str:
+        number = found.group()
+        return number if found.start() and text[found.start() - 1] in "[/x" else str(chosen.randint(0, 255))
+
+    return re.sub(r"\b\d{1,5}\b", other, text)
+
+
+@pytest.mark.parametrize("text", DECOMPOSE)
+def test_a_template_says_what_the_slow_way_says(text: str) -> None:
+    """Whatever the values: equal ones, small ones, neighbours, those of the protocols that the program tests."""
+    chosen, templates = random.Random(7), Templates(conjuncts_of)
+    for attempt in range(4):
+        wanted = text if attempt == 0 else other_values(text, chosen)
+        try:
+            program = Libpcap().compile(wanted)
+        except FilterError:  # these numbers make no filter
+            continue
+        try:
+            slow = conjuncts_of(Walk(program.instructions))
+        except Undecomposable as refusal:
+            with pytest.raises(type(refusal)):
+                templates.conjuncts(program)
+            continue
+        assert templates.conjuncts(program) == slow
+        assert [c.breadth for c in templates.conjuncts(program)] == [c.breadth for c in slow]
+
+
+def test_a_known_form_is_not_walked_again() -> None:
+    slow = Counting()
+    templates, chosen = Templates(slow), random.Random(1)
+    for attempt in range(50):
+        text = CONNECTED.format(*(chosen.randrange(1, 255) for _ in range(4)), *(chosen.randrange(1, 65536),) * 2)
+        (found,) = compile_filter(text, templates).conjuncts
+        assert found == compile_filter(text).conjuncts[0]
+        if attempt == 0:
+            first = slow.walks
+    assert slow.walks == first == 3  # the walk, and two trials
+
+
+@pytest.mark.parametrize(
+    ("known", "other"),
+    [
+        ("tcp portrange 10-20", "tcp portrange 20-30"),  # an interval is cut by its ends
+        ("port 80 or port 443", "port 80 or port 81"),  # neighbours merge
+        ("ether[12:2] = 0x800 and ip[9] = 6", "ether[12:2] = 0x801 and ip[9] = 6"),
+        ("ip[0] = 0x45 and udp port 53 and ether[34:2] = 53", "ip[0] = 0x45 and udp port 53 and ether[34:2] = 54"),
+        ("ip host 10.0.0.1 and not 10.0.0.2", "ip host 10.0.0.2 and not 10.0.0.1"),
+        ("net 10.0.0.0/8", "net 11.0.0.0/8"),
+    ],
+)
+def test_values_that_matter_are_no_holes(known: str, other: str) -> None:
+    templates = Templates(conjuncts_of)
+    for text in (known, other, known):
+        program = Libpcap().compile(text)
+        assert templates.conjuncts(program) == conjuncts_of(Walk(program.instructions))
