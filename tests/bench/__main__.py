@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""What `scripts/bench` runs: every row of issue 2's "Speed", by name."""
+"""What `scripts/bench` runs: every row of what the issues promise as "Speed", by name."""
 
 import sys
 
 from exonet.lab.bench import Row, main
+from tests.bench.bench_demux import demux
 from tests.bench.bench_echo import echo, idle, ping
 from tests.bench.bench_path import path
 from tests.bench.bench_time import pace
@@ -17,6 +18,7 @@ ROWS: dict[str, Row] = {
     "ping": ping,
     "idle": idle,
     "pace": pace,
+    "demux": demux,
 }
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from exonet.hardware.nic import NicConfig
 from exonet.kernel.boot import LibOSSpec, Machine, MachineConfig
 from exonet.lab.bench import Context, Skip
 from exonet.wire.tap import TapWire
+from tests.bench.bench_build import build
 
-PEERS = Path(__file__).resolve().parents[2] / "scripts" / "peers"
 DEVICE = "exo0"
 HOST, ADDRESS, PORT = "10.7.0.1", "10.7.0.2", 7
 SERVER_MAC = "02:00:00:00:07:02"
@@ -53,17 +53,6 @@ def needs() -> None:
         raise Skip("/dev/net/tun is missing: modprobe tun")
     if shutil.which("ip") is None:
         raise Skip("ip is not installed: apt-get install iproute2")
-
-
-def build(context: Context, name: str) -> None:
-    """Compiles a peer into the work directory, once. Skip without a compiler."""
-    target = context.work / name
-    if target.exists():
-        return
-    compiler = shutil.which("gcc")
-    if compiler is None:
-        raise Skip("gcc is not installed: apt-get install gcc libc6-dev")
-    subprocess.run([compiler, "-O2", "-o", str(target), str(PEERS / f"{name}.c")], check=True)
 
 
 @contextlib.contextmanager
