@@ -7,6 +7,7 @@ from exonet.lab.bench import Row, main
 from tests.bench.bench_demux import demux
 from tests.bench.bench_echo import echo, idle, ping
 from tests.bench.bench_path import path
+from tests.bench.bench_spread import spread
 from tests.bench.bench_time import pace
 from tests.bench.bench_trace import load, stream
 
@@ -19,6 +20,7 @@ ROWS: dict[str, Row] = {
     "idle": idle,
     "pace": pace,
     "demux": demux,
+    "spread": spread,
 }
 
 if __name__ == "__main__":

@@ -3,9 +3,12 @@
 
 import random
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 SIZE = 64
+#: Where a frame goes, unless told otherwise: the last byte of 10.7.0.x, and the port.
+TARGET = (2, 53)
 _FILE_HEADER = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
 _ETHERNET = bytes.fromhex("0200000000020200000000010800")
 
@@ -18,19 +21,30 @@ def checksum(header: bytes) -> int:
     return ~total & 0xFFFF
 
 
-def udp_frame(number: int, payload: bytes) -> bytes:
+def udp_frame(number: int, payload: bytes, host: int = TARGET[0], port: int = TARGET[1]) -> bytes:
     """64 bytes: flow and payload differ with `number`; the IPv4 checksum is right, UDP's is left out (0)."""
-    source, target = struct.pack(">I", 0x0A000000 | number & 0xFFFFFF), b"\x0a\x07\x00\x02"
+    source, target = struct.pack(">I", 0x0A000000 | number & 0xFFFFFF), bytes((10, 7, 0, host))
     bare = struct.pack(">BBHHHBBH", 0x45, 0, SIZE - 14, number & 0xFFFF, 0, 64, 17, 0) + source + target
     header = bare[:10] + struct.pack(">H", checksum(bare)) + bare[12:]
-    return _ETHERNET + header + struct.pack(">HHHH", 1024 + number % 60000, 53, SIZE - 34, 0) + payload
+    return _ETHERNET + header + struct.pack(">HHHH", 1024 + number % 60000, port, SIZE - 34, 0) + payload
 
 
-def write_trace(path: Path, count: int, seed: int = 1, distinct: int | None = None) -> Path:
-    """`count` frames, 1 microsecond apart; the first `distinct` of them (all, unless told otherwise) repeat."""
+def write_trace(
+    path: Path,
+    count: int,
+    seed: int = 1,
+    distinct: int | None = None,
+    targets: Sequence[tuple[int, int]] = (TARGET,),
+) -> Path:
+    """`count` frames, 1 microsecond apart; the first `distinct` of them (all, unless told otherwise) repeat.
+
+    targets: host and port, one after the other in an order of their own, so that each gets as many.
+    """
     draw = random.Random(seed)
     unique = min(count, distinct or count)
-    frames = [udp_frame(number, draw.randbytes(SIZE - 42)) for number in range(unique)]
+    goes = [targets[number % len(targets)] for number in range(unique)]
+    random.Random(seed).shuffle(goes)
+    frames = [udp_frame(number, draw.randbytes(SIZE - 42), *goes[number]) for number in range(unique)]
     with path.open("wb") as file:
         file.write(_FILE_HEADER)
         for start in range(0, count, unique):

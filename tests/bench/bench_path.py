@@ -6,7 +6,8 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,13 +24,19 @@ DISTINCT = 100_000
 FRAMES = 10_000_000
 BUFFERS = 512
 
+Profile = Callable[[], AbstractContextManager[object]]
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One run: frames that the sink consumed, all of them, its digest equal to the trace's."""
+    """One run: frames that the sinks consumed, all of them, their digests' sum equal to the trace's.
+
+    kernel_seconds: of the kernel's thread on the processor, without those when another had its core.
+    """
 
     frames: int
     seconds: float
+    kernel_seconds: float
     descriptors: int
     protection: str
 
@@ -38,35 +45,47 @@ class Delivery:
         return self.frames / self.seconds
 
 
-def deliver(trace: Trace, loops: int, seed: int, *, process: bool = True) -> Delivery:
-    """Replays `trace` at top speed into one sink. RunError unless every byte of every frame arrived."""
-    spec = LibOSSpec(
-        "sink",
+def sink(name: str = "sink", bindings: Sequence[str] = ("udp",), *, process: bool = True) -> LibOSSpec:
+    """A LibOS that counts and digests what its bindings take."""
+    return LibOSSpec(
+        name,
         libos="sink",
-        bindings=("udp",),
+        bindings=tuple(bindings),
         local="none",
         any_address=True,
         groups="all",
         process=process,
         receive_buffers=BUFFERS,
     )
+
+
+def deliver(trace: Trace, loops: int, seed: int, specs: Sequence[LibOSSpec], profile: Profile = nullcontext) -> Delivery:
+    """Replays `trace` at top speed into sinks. RunError unless every byte of every frame arrived.
+
+    profile: a context manager around the run alone.
+    """
     with PcapWire(trace, speed="max", loop=loops) as wire, Machine(MachineConfig(seed=seed)) as machine:
         port = machine.attach(wire, NicConfig(promiscuous=True, mode=NicMode.BACKPRESSURE, max_frame=1522))
-        machine.spawn(spec, port)
-        watch = Stopwatch()
-        machine.run()
-        seconds = watch.seconds
+        for spec in specs:
+            machine.spawn(spec, port)
+        with profile():
+            watch, start = Stopwatch(), time.thread_time()
+            machine.run()
+            seconds, kernel_seconds = watch.seconds, time.thread_time() - start
         ledger = machine.settle()
-        report = machine.reports()[0]
+        reports = machine.reports()
+        digest = sum(report["digest"] for report in reports) % 2**64
         counters = machine.nic(port).counters
         expected, wanted = len(trace) * loops, trace.digest() * loops % 2**64
         if ledger.dropped or ledger.consumed != expected:
             raise RunError(f"{ledger.consumed} of {expected} frames delivered; dropped: {dict(ledger.dropped)}")
-        if report["digest"] != wanted:
-            raise RunError(f"the sink's digest is {report['digest']:#x}, the trace's {wanted:#x}")
+        if digest != wanted:
+            raise RunError(f"the digest of the sinks is {digest:#x}, the trace's {wanted:#x}")
+        if not all(report["consumed"] for report in reports):
+            raise RunError(f"{[report['name'] for report in reports if not report['consumed']]}: nothing delivered")
         if counters.rx_descriptors != expected:
             raise RunError(f"{counters.rx_descriptors} NIC descriptors for {expected} frames")
-        return Delivery(expected, seconds, counters.rx_descriptors, report["protection"])
+        return Delivery(expected, seconds, kernel_seconds, counters.rx_descriptors, reports[0]["protection"])
 
 
 def path(context: Context) -> Iterator[Figure]:
@@ -81,12 +100,12 @@ def path(context: Context) -> Iterator[Figure]:
     missing = None
     with Trace.load(file) as trace:
         for _ in context.repeat():
-            runs.append(deliver(trace, loops, context.seed))
+            runs.append(deliver(trace, loops, context.seed, [sink()]))
             try:
                 peers.append(testpmd(file, context.size(2_000, 200) / 1000))
             except Skip as reason:
                 missing = str(reason)
-        inline = [deliver(trace, loops, context.seed, process=False).rate for _ in context.repeat()]
+        inline = [deliver(trace, loops, context.seed, [sink(process=False)]).rate for _ in context.repeat()]
     details = {"distinct": distinct, "frames": loops * distinct, "nic_descriptors": runs[0].descriptors}
     details |= {"protection": runs[0].protection, "receive_buffers": BUFFERS}
     ours = Figure("sink in a process", "frames/s", tuple(run.rate for run in runs), Target(6e6), details)
