@@ -5,9 +5,11 @@ import sys
 
 from exonet.lab.bench import Row, main
 from tests.bench.bench_demux import demux
+from tests.bench.bench_demux_compile import compile_
 from tests.bench.bench_echo import echo, idle, ping
 from tests.bench.bench_path import path
 from tests.bench.bench_spread import spread
+from tests.bench.bench_stages import stages
 from tests.bench.bench_time import pace
 from tests.bench.bench_trace import load, stream
 
@@ -20,7 +22,9 @@ ROWS: dict[str, Row] = {
     "idle": idle,
     "pace": pace,
     "demux": demux,
+    "compile": compile_,
     "spread": spread,
+    "stages": stages,
 }
 
 if __name__ == "__main__":

@@ -150,14 +150,22 @@ class Table:
         self.bindings += len(rows)
         return np.arange(first, self.bindings, dtype=np.uint32)
 
-    def forms(self) -> list[Any]:
-        """The `struct exo_form *` of every shape."""
+    def forms(self, *, tabled: bool = False) -> list[Any]:
+        """The `struct exo_form *` of every shape; tabled: of those without native code."""
         found = []
         for place in range(lib.EXO_MAX_SHAPES):
             form = ffi.new("struct exo_form *")
-            if lib.exo_demux_form(self.native, place, form) >= 0:
+            native = lib.exo_demux_form(self.native, place, form)
+            if native == 0 or (native == 1 and not tabled):
                 found.append(form)
         return found
+
+    def compile_new(self) -> int:
+        """Gives native code to every shape that has none; how many that were. Skip without llvmlite."""
+        new = self.forms(tabled=True)
+        for form in new:
+            lib.exo_demux_install(self.native, form, self.code(form))
+        return len(new)
 
     def code(self, form: Any) -> Any:
         """The native probe of a form, compiled once. Skip without llvmlite."""

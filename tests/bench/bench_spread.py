@@ -16,14 +16,18 @@ BINDINGS = 1000
 HOST, PORT = 2, 1000
 
 
-def spread_trace(context: Context, environments: int) -> tuple[Path, list[LibOSSpec], int]:
+def filter_of(host: int, port: int) -> str:
+    return f"ip and udp and dst host 10.7.0.{host} and dst port {port}"
+
+
+def spread_trace(context: Context, environments: int, *, process: bool = True) -> tuple[Path, list[LibOSSpec], int]:
     """A trace over all bindings of `environments` sinks, the sinks, and how often to play it."""
     distinct = context.size(DISTINCT, 1000)
-    each = context.size(BINDINGS, 16) // environments
+    each = context.size(BINDINGS, 16) // ENVIRONMENTS
     goes = [(HOST + env, PORT + port) for env in range(environments) for port in range(each)]
     file = write_trace(context.work / f"spread{environments}.pcap", distinct, context.seed, targets=goes)
     specs = [
-        sink(f"sink{env}", [f"ip and udp and dst host 10.7.0.{HOST + env} and dst port {PORT + port}" for port in range(each)])
+        sink(f"sink{env}", [filter_of(HOST + env, PORT + port) for port in range(each)], process=process)
         for env in range(environments)
     ]
     return file, specs, context.size(FRAMES, 20_000) // distinct
