@@ -20,6 +20,7 @@ from tests.bench.bench_demux_cases import (
     Table,
     Work,
     flow_text,
+    flows,
     ip4_frames,
     ip6_frames,
     numbers,
@@ -89,8 +90,8 @@ def _figure(name: str, samples: Samples, key: str, bound: float | None = None, w
 
 
 def _one_shape(context: Context, ours: Ours, count: int, values: tuple[int, int]) -> Iterator[Figure]:
-    """`count` connected sockets of one LibOS."""
-    frames = ip4_frames(numbers(count))
+    """`count` connected sockets: exact 5-tuples that differ in all but the protocol."""
+    frames = flows(count, context.seed)
     with Table(context.seed) as table, ExitStack() as stack:
         owners = table.bind(CONNECTED, frames)
         libpcap, no_libpcap = _libpcap(context, frames) if values != MANY else (None, NO_PEER)
@@ -167,7 +168,7 @@ PER_SHAPE = 250
 
 
 def _four_shapes(context: Context, ours: Ours) -> Iterator[Figure]:
-    """1,000 values over four shapes, all behind one dispatch: frames of all alike, and of the one that is asked last."""
+    """1,000 values over four shapes of one leaf: frames of all alike, and of the shape that is asked last."""
     count = context.size(PER_SHAPE, 10)
     with Table(context.seed) as table:
         parts = []

@@ -44,6 +44,16 @@ def ip4_frames(numbers: Numbers, *, protocol: int = UDP, host: int = 2, port: in
     return frames
 
 
+def flows(count: int, seed: int) -> Bytes:
+    """Frames whose addresses and ports are drawn at random; all differ."""
+    frames = ip4_frames(numbers(count))
+    drawn = np.random.default_rng(seed).integers(0, 256, (count, 12), np.uint8)
+    # The number is the source address, scrambled: with that alone they would differ.
+    drawn[:, :4] = frames[:, 26:30]
+    frames[:, 26:38] = drawn
+    return frames
+
+
 def ip6_frames(numbers: Numbers, *, protocol: int = UDP, host: int = 2, port: int = 53) -> Bytes:
     """The same to fd00::`host`."""
     frames = _blank(len(numbers), _IP6)
@@ -106,10 +116,12 @@ def works(values: Bytes, owners: Numbers, seed: int, *, toy: bool, only: Sequenc
     for name, size in (("resident", HOT), ("uniform", UNIFORM), ("streaming", STREAM)):
         if only and name not in only:
             continue
-        distinct = min(size, frames)
-        # 64 hot keys are 64 different ones where there are so many.
-        chosen = draw.permutation(len(values))[:distinct] if name == "resident" else draw.integers(0, len(values), distinct)
-        order = draw.integers(0, len(chosen), min(UNIFORM, frames)).astype(np.uint32) if name == "resident" else None
+        distinct, order = min(size, frames), None
+        chosen = draw.integers(0, len(values), distinct)
+        if name == "resident":
+            # 64 different keys, where there are so many, in no order that a branch predictor could learn.
+            chosen = draw.permutation(len(values))[:distinct]
+            order = draw.integers(0, len(chosen), min(UNIFORM, frames)).astype(np.uint32)
         count = len(chosen) if order is None else len(order)
         made.append(Work(name, values[chosen], owners[chosen], order, max(1, frames // count)))
     return made

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Who classifies a working set: exonet's demux, libpcap filter by filter, DPDK's rte_acl. Each gives ns per frame.
 
-Time is the thread's own on the processor, so that another program on the core costs no more than what it does to caches.
+Time is the thread's own on the processor: another program on the core costs no more than what it does to the caches.
 A run counts only where every frame got its right owner, else RunError. All three run the same frames in the same order,
 in bursts of 64 (libpcap knows none), in memory of their own in huge pages where the system gives them.
 """
@@ -49,9 +49,7 @@ class Ours:
         self_ = int(ffi.cast("uintptr_t", table.native))
         frames, right = work.frames.ctypes.data, work.right.ctypes.data
         start = time.thread_time_ns()
-        good = self._drive(
-            self._classify, self_, frames, SIZE, SIZE, _order(work), work.count, work.rounds, right
-        )
+        good = self._drive(self._classify, self_, frames, SIZE, SIZE, _order(work), work.count, work.rounds, right)
         spent = time.thread_time_ns() - start
         _owned(good, work, work.rounds, "demux")
         return spent / (work.count * work.rounds)
@@ -78,9 +76,7 @@ class Libpcaps:
         count = min(frames, work.count)
         at, right = work.frames.ctypes.data, work.right.ctypes.data
         start = time.thread_time_ns()
-        good = self._drive(
-            self._run, self._array, len(self._programs), at, SIZE, SIZE, _order(work), count, 1, right
-        )
+        good = self._drive(self._run, self._array, len(self._programs), at, SIZE, SIZE, _order(work), count, 1, right)
         spent = time.thread_time_ns() - start
         if good != count:
             raise RunError(f"libpcap: {count - good} of {count} {work.name} frames got a wrong owner")

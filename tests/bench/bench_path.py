@@ -59,7 +59,9 @@ def sink(name: str = "sink", bindings: Sequence[str] = ("udp",), *, process: boo
     )
 
 
-def deliver(trace: Trace, loops: int, seed: int, specs: Sequence[LibOSSpec], profile: Profile = nullcontext) -> Delivery:
+def deliver(
+    trace: Trace, loops: int, seed: int, specs: Sequence[LibOSSpec], profile: Profile = nullcontext
+) -> Delivery:
     """Replays `trace` at top speed into sinks. RunError unless every byte of every frame arrived.
 
     profile: a context manager around the run alone.
