@@ -34,26 +34,31 @@ def spread_trace(context: Context, environments: int, *, process: bool = True) -
 
 
 def spread(context: Context) -> Iterator[Figure]:
-    """The same with 1,000 bindings of 8 LibOSes in processes, 100,000 distinct frames over all of them"""
+    """The same with 1,000 bindings of 8 LibOSes in processes, the kernel on a core of its own"""
     if os.geteuid() != 0:
         raise Skip("a LibOS in a process of its own needs root; run as root")
     file, specs, loops = spread_trace(context, ENVIRONMENTS)
     runs: list[Delivery] = []
+    anywhere: list[float] = []
     peers: list[float] = []
     missing = None
     with Trace.load(file) as trace:
         for _ in context.repeat():
-            runs.append(deliver(trace, loops, context.seed, specs))
+            runs.append(deliver(trace, loops, context.seed, specs, apart=True))
             try:
                 peers.append(_peer(context, file))
             except Skip as reason:
                 missing = str(reason)
+            if not context.toy:
+                anywhere.append(deliver(trace, loops, context.seed, specs).rate)
     details = {"environments": len(specs), "bindings": sum(len(spec.bindings) for spec in specs)}
     details |= {"frames": runs[0].frames, "cores": len(os.sched_getaffinity(0)), "protection": runs[0].protection}
     ours = Figure("8 sinks in processes", "frames/s", tuple(run.rate for run in runs), Target(10e6), details)
     kernel = Figure("kernel's own time", "ns/frame", tuple(run.kernel_seconds * 1e9 / run.frames for run in runs))
     peer = Figure("dpdk testpmd rxonly", "frames/s", tuple(peers), skipped=missing)
     yield from (ours, kernel, peer, ratio("ratio to testpmd", ours, peer))
+    why = None if anywhere else "not at toy size"
+    yield Figure("no core set apart", "frames/s", tuple(anywhere), skipped=why)
 
 
 def _peer(context: Context, file: Path) -> float:

@@ -182,7 +182,7 @@ def _measured(context: Context, sampler: Sampler, environments: int, process: bo
     whole, rates = [], []
     with Trace.load(file) as trace:
         for _ in context.repeat():
-            run = deliver(trace, loops, context.seed, specs, sampler)
+            run = deliver(trace, loops, context.seed, specs, apart=process, profile=sampler)
             each = run.kernel_seconds * 1e9 / run.frames
             whole.append(each)
             rates.append(run.rate)
