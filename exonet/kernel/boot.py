@@ -206,14 +206,16 @@ class Machine(Closing):
         """Ends everything. Idempotent."""
         if self.native == ffi.NULL:
             return
-        if self.fates is not None:
-            self.fates.close()
-        self._runner.close()
-        self.environments.close()
-        self.server.close()
-        self.launcher.close()
-        if self.compiler is not None:
-            self.compiler.close()
-        self.events.now = lambda: 0
-        lib.exo_machine_free(self.native)
-        self.native = ffi.NULL
+        try:
+            if self.fates is not None:
+                self.fates.close()
+        finally:
+            self._runner.close()
+            self.environments.close()
+            self.server.close()
+            self.launcher.close()
+            if self.compiler is not None:
+                self.compiler.close()
+            self.events.now = lambda: 0
+            lib.exo_machine_free(self.native)
+            self.native = ffi.NULL

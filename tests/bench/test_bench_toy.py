@@ -3,6 +3,9 @@
 
 import importlib.util
 import json
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,9 @@ import pytest
 from exonet.errors import RunError, UsageError
 from exonet.lab.bench import Context, Figure, Skip, Target, main, number, ratio, run_rows, table
 from exonet.wire.capture import Trace
+from tests.bench.bench_demux import CONNECTED
+from tests.bench.bench_demux_cases import Table, flow_text, flows, works
+from tests.bench.bench_demux_peers import Libpcaps, Ours, rte_acl
 from tests.bench.bench_frames import SIZE, checksum, udp_frame, write_trace
 
 
@@ -53,6 +59,28 @@ def test_generated_trace_can_repeat_its_frames(tmp_path):
     with Trace.load(write_trace(tmp_path / "x.pcap", 250, distinct=100)) as trace:
         frames = [bytes(frame) for frame in trace]
     assert (len(frames), len(set(frames))) == (250, 100)
+
+
+@pytest.mark.parametrize("peer", ["ours", "libpcap", "rte_acl"])
+def test_a_run_with_a_wrong_owner_gives_no_figure(peer, tmp_path):
+    context = Context(tmp_path, toy=True)
+    frames = flows(8, 1)
+    with Table(1) as table, ExitStack() as stack:
+        (work,) = works(frames, table.bind(CONNECTED, frames), 1, toy=True, only=("resident",))
+        wrong = replace(work, right=(work.right + 1) % 8)
+        try:
+            run = {
+                "ours": lambda: partial(Ours(context).nanoseconds, table),
+                "libpcap": lambda: partial(
+                    Libpcaps(context, [flow_text(frame) for frame in frames]).nanoseconds, frames=64
+                ),
+                "rte_acl": lambda: partial(stack.enter_context(rte_acl(context, frames)).nanoseconds, method="scalar"),
+            }[peer]()
+            assert run(work) > 0
+        except Skip as reason:
+            pytest.skip(str(reason))
+        with pytest.raises(RunError, match="wrong owner"):
+            run(replace(wrong, name="wrong"))
 
 
 # ---- the harness ----
