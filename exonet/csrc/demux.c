@@ -74,7 +74,7 @@ static inline void consider(const struct demux_shape *shape, uint32_t number, co
                             uint32_t *owner)
 {
     uint32_t bits = shape->bits;
-    if (EXO_UNLIKELY(shape->form.excluded || shape->form.interval.bytes)) {
+    if (!demux_is_plain(shape)) {
         number = pick(shape, number, frame);
         if (number == DEMUX_NONE)
             return;
@@ -88,33 +88,34 @@ static inline void consider(const struct demux_shape *shape, uint32_t number, co
     }
 }
 
-static inline int is_plain(const struct demux_shape *shape) { return !shape->form.excluded && !shape->form.interval.bytes; }
-
-/* The frames which[0..n) of one leaf, when there is one shape to ask and its key decides. */
-static void resolve_plain(const struct demux_shape *shape, const struct exo_frame *frames, const uint16_t *which, uint32_t n, uint32_t *owners)
+/* The frames which[0..n) of a leaf whose shapes each fix another number of bits, and by their key alone: the first that has a frame's key
+ * owns it. owners[] are EXO_NO_OWNER. No branch depends on what a frame matches. */
+static void resolve_first(const struct exo_demux *demux, const struct demux_leaf *leaf, const struct exo_frame *frames, uint16_t *which,
+                          uint32_t n, uint32_t *owners)
 {
     uint32_t found[EXO_PROBE_BURST];
-    shape->probe(&shape->table, frames, which, n, found);
-    for (uint32_t i = 0; i < n; i++)
-        owners[which[i]] = found[i] == EXO_NO_ENTRY ? (uint32_t)EXO_NO_OWNER : demux_entry_at(shape, found[i])->binding;
+    for (uint32_t s = 0; s < leaf->count && n; s++) {
+        const struct demux_shape *shape = demux->shape[leaf->place[s]];
+        uint32_t kept = 0;
+        shape->probe(&shape->table, frames, which, n, found, owners);
+        for (uint32_t i = 0; s + 1 < leaf->count && i < n; i++) {
+            which[kept] = which[i];
+            kept += found[i] == EXO_NO_ENTRY;
+        }
+        n = kept;
+    }
 }
 
-/* The frames which[0..n) of one leaf. */
+/* The frames which[0..n) of one leaf. owners[] are EXO_NO_OWNER. */
 static void resolve(const struct exo_demux *demux, const struct demux_leaf *leaf, const struct exo_frame *frames, uint16_t *which,
                     uint32_t n, uint32_t *owners)
 {
     struct best best[EXO_PROBE_BURST];
-    uint32_t found[EXO_PROBE_BURST];
-    if (leaf->count == 1 && is_plain(demux->shape[leaf->place[0]])) {
-        resolve_plain(demux->shape[leaf->place[0]], frames, which, n, owners);
-        return;
-    }
-    for (uint32_t i = 0; i < n; i++)
-        owners[which[i]] = EXO_NO_OWNER;
+    uint32_t found[EXO_PROBE_BURST], unused[EXO_PROBE_BURST];
     for (uint32_t s = 0; s < leaf->count && n; s++) {
         const struct demux_shape *shape = demux->shape[leaf->place[s]];
         uint32_t next = s + 1 < leaf->count ? demux->shape[leaf->place[s + 1]]->bits : UINT32_MAX, kept = 0;
-        shape->probe(&shape->table, frames, which, n, found);
+        shape->probe(&shape->table, frames, which, n, found, unused);
         for (uint32_t i = 0; i < n; i++) {
             uint32_t f = which[i];
             if (found[i] != EXO_NO_ENTRY)
@@ -145,16 +146,29 @@ static void classify(const struct exo_demux *demux, const struct exo_frame *fram
 {
     uint16_t which[EXO_PROBE_BURST], these[EXO_PROBE_BURST];
     uint8_t leaf[EXO_PROBE_BURST];
-    uint32_t count;
+    uint32_t count, different = 0;
     for (uint32_t i = 0; i < n; i++) {
         __builtin_prefetch(frames[i + AHEAD < n ? i + AHEAD : i].data);
         leaf[i] = (uint8_t)leaf_of(demux, &frames[i]);
+        different |= leaf[i] ^ leaf[0];
         which[i] = (uint16_t)i;
+        owners[i] = EXO_NO_OWNER;
     }
     while (n) {
         uint32_t here = leaf[which[0]];
-        n = part_leaf(leaf, here, which, n, these, &count);
-        resolve(demux, &demux->leaf[0][0] + here, frames, these, count, owners);
+        const struct demux_leaf *at = &demux->leaf[0][0] + here;
+        uint16_t *mine = these;
+        if (different) {
+            n = part_leaf(leaf, here, which, n, these, &count);
+        } else {
+            mine = which;
+            count = n;
+            n = 0;
+        }
+        if (at->first_wins)
+            resolve_first(demux, at, frames, mine, count, owners);
+        else
+            resolve(demux, at, frames, mine, count, owners);
     }
 }
 
@@ -178,10 +192,10 @@ uint32_t exo_demux_match_all(const struct exo_demux *demux, const struct exo_fra
 {
     const struct demux_leaf *leaf = &demux->leaf[0][0] + leaf_of(demux, frame);
     const uint16_t only = 0;
-    uint32_t found = 0, number, end;
+    uint32_t found = 0, number, owner, end;
     for (uint32_t s = 0; s < leaf->count; s++) {
         const struct demux_shape *shape = demux->shape[leaf->place[s]];
-        shape->probe(&shape->table, frame, &only, 1, &number);
+        shape->probe(&shape->table, frame, &only, 1, &number, &owner);
         demux_admits(&shape->form, frame, &end);
         for (; number != DEMUX_NONE; number = demux_entry_at(shape, number)->next_key)
             if (holds(shape, demux_entry_at(shape, number), frame, end))

@@ -72,21 +72,31 @@ struct exo_form {
     struct exo_lane lane[24];
 };
 
-/* A shape's table as a probe sees it. The hash of a key is the sum of its lanes times the multipliers; its upper 32 bits are the
- * tag, whose upper bits are the home in the index. An index word is the tag above the entry's number plus one; 0: empty. An entry
- * is `stride` bytes: 16 that are the demux's, then its lanes. */
+/* A cache line of a table's index: the tags of seven keys, and their entries' numbers. tag 0: free. tag[7] counts the keys that would
+ * have come here and found no room: where it is not 0, a key that is not here may be in the next bucket. */
+struct exo_bucket {
+    uint32_t tag[8];
+    uint32_t entry[8];
+};
+
+/* A shape's table as a probe sees it. The hash of a key is the sum of its lanes times the multipliers; its upper bits are the home
+ * bucket, its upper 32 bits with the lowest of them set are the tag. An entry is `stride` bytes: 16 that are the demux's, the first four
+ * of them the binding, then its lanes. Entry 0 can always be read. */
 struct exo_table {
-    const uint64_t *index;
+    const struct exo_bucket *index;
     const uint8_t *entries;
-    uint32_t shift;          /* 64 - log2 of the index's capacity */
+    uint32_t shift;          /* 64 - log2 of the number of buckets */
     uint32_t stride;
+    uint32_t large;          /* 1: index and entries are more than a core's own cache */
+    uint32_t unused;
     const struct exo_form *form;
     uint64_t multiplier[24];
 };
 
-/* Looks up the frames frames[which[0..n)]; n <= EXO_PROBE_BURST. found[i]: the entry of the key of which[i], or EXO_NO_ENTRY. Reads nothing
- * past a frame's len. The dispatch has seen to ethertype and protocol. */
-typedef void (*exo_probe)(const struct exo_table *table, const struct exo_frame *frames, const uint16_t *which, uint32_t n, uint32_t *found);
+/* Looks up the frames frames[which[0..n)]; n <= EXO_PROBE_BURST. found[i]: the entry of the key of which[i], or EXO_NO_ENTRY; where there is
+ * one its binding is also put into owners[which[i]]. Reads nothing past a frame's len. The dispatch has seen to ethertype and protocol. */
+typedef void (*exo_probe)(const struct exo_table *table, const struct exo_frame *frames, const uint16_t *which, uint32_t n,
+                          uint32_t *found, uint32_t *owners);
 
 struct exo_demux;
 

@@ -271,6 +271,6 @@ uint64_t exo_demux_bytes(const struct exo_demux *demux)
     for (uint32_t i = 0; i < EXO_MAX_SHAPES; i++)
         if (demux->shape[i])
             bytes += sizeof *demux->shape[i] + demux->shape[i]->memory_bytes + demux->shape[i]->segment_bytes
-                   + demux->shape[i]->capacity * sizeof(uint64_t);
+                   + demux->shape[i]->buckets * sizeof(struct exo_bucket);
     return bytes;
 }

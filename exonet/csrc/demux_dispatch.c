@@ -67,6 +67,14 @@ static int belongs(const struct exo_form *form, uint32_t ethertype, uint32_t pro
     return form->protocol == EXO_ANY_PROTOCOL || demux_protocol_of(form->ethertype, form->protocol) == protocol;
 }
 
+static void append(const struct exo_demux *demux, struct demux_leaf *leaf, uint16_t place)
+{
+    const struct demux_shape *shape = demux->shape[place];
+    if (!demux_is_plain(shape) || (leaf->count && demux->shape[leaf->place[leaf->count - 1]]->bits == shape->bits))
+        leaf->first_wins = 0;
+    leaf->place[leaf->count++] = place;
+}
+
 void demux_dispatch(struct exo_demux *demux)
 {
     uint16_t order[EXO_MAX_SHAPES];
@@ -75,9 +83,10 @@ void demux_dispatch(struct exo_demux *demux)
         for (uint32_t protocol = 0; protocol < DEMUX_PROTOCOLS; protocol++) {
             struct demux_leaf *leaf = &demux->leaf[ethertype][protocol];
             leaf->count = 0;
+            leaf->first_wins = 1;
             for (uint32_t i = 0; i < n; i++)
                 if (belongs(&demux->shape[order[i]]->form, ethertype, protocol))
-                    leaf->place[leaf->count++] = order[i];
+                    append(demux, leaf, order[i]);
         }
     demux->generation++;
 }

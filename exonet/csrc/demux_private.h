@@ -3,7 +3,7 @@
  * What the demux's files share. demux.c and demux_probe.c are use time (classify); demux_form.c, demux_table.c, demux_range.c, demux_bind.c
  * and demux_dispatch.c are bind time (insert, remove).
  *
- * A shape has one table: an index of tags over entries that never move while they live. An entry is one conjunct. Entries of the same key
+ * A shape has one table: an index of tags over entries, whose numbers never change while they live. An entry is one conjunct. Entries of the same key
  * are chained by next_key, the first of them (the head) stands in the index; entries of one binding by next_binding, as handles
  * (place of the shape above the entry's number). Owner of every field: the kernel thread.
  */
@@ -13,7 +13,8 @@
 #include "exo_kernel.h"
 
 #define DEMUX_NONE UINT32_MAX
-#define DEMUX_PROBE_CAP 64u
+#define DEMUX_PROBE_CAP 8u         /* buckets */
+#define DEMUX_BUCKET 7u            /* keys in one */
 #define DEMUX_ENTRY_BITS 24u
 
 /* The head of an entry; the values of its lanes follow, then of what it excludes, then a struct demux_range where the form has an interval. */
@@ -48,12 +49,12 @@ struct demux_shape {
     struct exo_table table;
     exo_probe probe;
     uint32_t bits;                   /* fixed by its box, 16.16; the most it can be where there is an interval */
-    uint32_t capacity;               /* of the index, a power of two */
+    uint32_t buckets;                /* of the index, a power of two */
     uint32_t keys;
     uint32_t entries;                /* in use */
     uint32_t entry_top;              /* numbers below have been used */
     uint32_t entry_free;             /* chained by next_key */
-    uint64_t *index;
+    struct exo_bucket *index;
     uint8_t *memory;                 /* of the entries */
     size_t memory_bytes;
     uint64_t segment_bytes;
@@ -65,6 +66,7 @@ enum demux_protocols { DEMUX_ANY, DEMUX_TCP, DEMUX_UDP, DEMUX_ICMP, DEMUX_ICMP6,
 
 struct demux_leaf {
     uint32_t count;
+    uint32_t first_wins;             /* the first shape with a frame's key decides: all are plain, no two fix as many bits */
     uint16_t place[EXO_MAX_SHAPES];
 };
 
@@ -96,6 +98,9 @@ static inline struct demux_range *demux_range_of(const struct demux_shape *shape
 {
     return (struct demux_range *)(uintptr_t)(entry->value + shape->form.lanes + shape->form.excluded);
 }
+
+/* Does the key alone decide? */
+static inline int demux_is_plain(const struct demux_shape *shape) { return !shape->form.excluded && !shape->form.interval.bytes; }
 
 static inline uint64_t demux_load(const uint8_t *p, uint32_t bytes)
 {
@@ -135,7 +140,8 @@ static inline int demux_admits(const struct exo_form *form, const struct exo_fra
 }
 
 /* demux_probe.c: an exo_probe that reads the form of its table */
-void demux_probe_table(const struct exo_table *table, const struct exo_frame *frames, const uint16_t *which, uint32_t n, uint32_t *found);
+void demux_probe_table(const struct exo_table *table, const struct exo_frame *frames, const uint16_t *which, uint32_t n,
+                       uint32_t *found, uint32_t *owners);
 /* demux_form.c */
 int32_t demux_part(struct demux_parted *parted, const struct exo_conjunct *conjunct);
 uint32_t demux_interval_bits(const struct exo_interval *interval, uint32_t low, uint32_t high);

@@ -7,7 +7,7 @@
 
 struct asked {
     uint32_t tag;
-    uint32_t at;             /* in the index */
+    uint32_t at;             /* bucket */
     uint64_t key[EXO_MAX_LANES];
 };
 
@@ -22,35 +22,54 @@ static int make_key(const struct exo_table *table, const struct exo_frame *frame
         asked->key[i] = demux_lane(&form->lane[i], frame, end);
         hash += asked->key[i] * table->multiplier[i];
     }
-    asked->tag = (uint32_t)(hash >> 32);
+    asked->tag = (uint32_t)(hash >> 32) | 1;
     asked->at = (uint32_t)(hash >> table->shift);
     return 1;
 }
 
-static int same_key(const struct exo_table *table, uint32_t number, const uint64_t *key)
+static int same_key(const struct exo_table *table, const struct demux_entry *entry, const uint64_t *key)
 {
-    const struct demux_entry *entry = (const void *)(table->entries + (size_t)number * table->stride);
     uint64_t differ = 0;
     for (uint32_t i = 0; i < table->form->lanes; i++)
         differ |= entry->value[i] ^ key[i];
     return !differ;
 }
 
-/* The first index word from *at on with the tag: its entry; EXO_NO_ENTRY: the run ends without. */
-static uint32_t next_tagged(const struct exo_table *table, uint32_t tag, uint32_t *at)
+static const struct demux_entry *entry_of(const struct exo_table *table, uint32_t number)
 {
-    uint32_t mask = (uint32_t)(UINT64_MAX >> table->shift);
-    for (uint64_t word; (word = table->index[*at]); *at = (*at + 1) & mask)
-        if (word >> 32 == tag)
-            return (uint32_t)word - 1;
-    return EXO_NO_ENTRY;
+    return (const void *)(table->entries + (size_t)number * table->stride);
 }
 
-void demux_probe_table(const struct exo_table *table, const struct exo_frame *frames, const uint16_t *which, uint32_t n, uint32_t *found)
+/* The keys of a bucket whose tag it is, as bits. */
+static uint32_t tagged(const struct exo_bucket *bucket, uint32_t tag)
+{
+    uint32_t bits = 0;
+    for (uint32_t i = 0; i < DEMUX_BUCKET; i++)
+        bits |= (uint32_t)(bucket->tag[i] == tag) << i;
+    return bits;
+}
+
+static uint32_t find(const struct exo_table *table, const struct asked *asked)
+{
+    uint32_t mask = (uint32_t)(UINT64_MAX >> table->shift);
+    for (uint32_t b = asked->at;; b = (b + 1) & mask) {
+        const struct exo_bucket *bucket = &table->index[b];
+        for (uint32_t bits = tagged(bucket, asked->tag); bits; bits &= bits - 1) {
+            uint32_t number = bucket->entry[__builtin_ctz(bits)];
+            if (same_key(table, entry_of(table, number), asked->key))
+                return number;
+        }
+        if (!bucket->tag[DEMUX_BUCKET])
+            return EXO_NO_ENTRY;
+    }
+}
+
+void demux_probe_table(const struct exo_table *table, const struct exo_frame *frames, const uint16_t *which, uint32_t n,
+                       uint32_t *found, uint32_t *owners)
 {
     struct asked asked[EXO_PROBE_BURST];
     uint16_t live[EXO_PROBE_BURST];
-    uint32_t lives = 0, mask = (uint32_t)(UINT64_MAX >> table->shift);
+    uint32_t lives = 0;
 
     for (uint32_t i = 0; i < n; i++) {
         found[i] = EXO_NO_ENTRY;
@@ -59,18 +78,16 @@ void demux_probe_table(const struct exo_table *table, const struct exo_frame *fr
         __builtin_prefetch(table->index + asked[i].at);
         live[lives++] = (uint16_t)i;
     }
-    for (uint32_t j = 0; j < lives; j++) {
-        struct asked *a = &asked[live[j]];
-        uint32_t number = found[live[j]] = next_tagged(table, a->tag, &a->at);
-        if (number != EXO_NO_ENTRY)
-            __builtin_prefetch(table->entries + (size_t)number * table->stride);
+    for (uint32_t j = 0; table->large && j < lives; j++) {
+        const struct asked *a = &asked[live[j]];
+        uint32_t bits = tagged(&table->index[a->at], a->tag);
+        if (bits)
+            __builtin_prefetch(entry_of(table, table->index[a->at].entry[__builtin_ctz(bits)]));
     }
     for (uint32_t j = 0; j < lives; j++) {
         uint32_t i = live[j];
-        struct asked *a = &asked[i];
-        while (found[i] != EXO_NO_ENTRY && !same_key(table, found[i], a->key)) {
-            a->at = (a->at + 1) & mask;
-            found[i] = next_tagged(table, a->tag, &a->at);
-        }
+        found[i] = find(table, &asked[i]);
+        if (found[i] != EXO_NO_ENTRY)
+            owners[which[i]] = entry_of(table, found[i])->binding;
     }
 }

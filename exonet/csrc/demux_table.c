@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: MIT
  *
- * A shape's table: an index of tags, and the entries they number. Hashes are seeded per shape, whole keys are compared, the index is
- * at most half full and a key lies within DEMUX_PROBE_CAP words of its home; where chance breaks that, new multipliers are drawn, then the
- * index is made twice as large. Entries grow by mremap, so they are never copied; a tag is enough to move an index word, so growing
- * the index reads no entry.
+ * A shape's table: an index of buckets, a cache line each, and the entries they number. Hashes are seeded per shape, whole keys are
+ * compared, the index is at most half full and a key lies within DEMUX_PROBE_CAP buckets of its home; where chance breaks that, new
+ * multipliers are drawn, then the index is made twice as large. Entries grow by mremap, so they are never copied; a tag is enough to
+ * find its bucket, so growing the index reads no entry.
  */
 #include "demux_private.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#define FIRST_CAPACITY 16u
-#define MAX_CAPACITY (1u << DEMUX_ENTRY_BITS)
+#define FIRST_BUCKETS 2u
+#define MAX_ENTRIES (1u << DEMUX_ENTRY_BITS)
+#define OWN_CACHE (1u << 19)        /* bytes of a core's second cache that a table may count on */
 #define RESEEDS 4
 
 /* splitmix64 */
@@ -34,7 +35,7 @@ static uint32_t tag_of(const struct demux_shape *shape, const uint64_t *key)
     uint64_t hash = 0;
     for (uint32_t i = 0; i < shape->form.lanes; i++)
         hash += key[i] * shape->table.multiplier[i];
-    return (uint32_t)(hash >> 32);
+    return (uint32_t)(hash >> 32) | 1;
 }
 
 static uint32_t home_of(const struct demux_shape *shape, uint32_t tag)
@@ -47,56 +48,79 @@ static int same_key(const struct demux_shape *shape, uint32_t number, const uint
     return memcmp(demux_entry_at(shape, number)->value, key, shape->form.lanes * sizeof *key) == 0;
 }
 
-/* The index word of the key, or the empty one where it would go; *distance is how far that is from its home. */
-static uint32_t find_word(const struct demux_shape *shape, const uint64_t *key, uint32_t *distance)
+/* Where a key is: its bucket and the place in it. NULL: it is not there. */
+static struct exo_bucket *find_key(const struct demux_shape *shape, const uint64_t *key, uint32_t *at)
 {
-    uint32_t tag = tag_of(shape, key), i = home_of(shape, tag);
-    for (*distance = 0; shape->index[i]; ++*distance, i = (i + 1) & (shape->capacity - 1))
-        if (shape->index[i] >> 32 == tag && same_key(shape, (uint32_t)shape->index[i] - 1, key))
-            break;
-    return i;
+    uint32_t tag = tag_of(shape, key);
+    for (uint32_t b = home_of(shape, tag);; b = (b + 1) & (shape->buckets - 1)) {
+        struct exo_bucket *bucket = &shape->index[b];
+        for (*at = 0; *at < DEMUX_BUCKET; ++*at)
+            if (bucket->tag[*at] == tag && same_key(shape, bucket->entry[*at], key))
+                return bucket;
+        if (!bucket->tag[DEMUX_BUCKET])
+            return NULL;
+    }
+}
+
+static uint32_t free_place(const struct exo_bucket *bucket)
+{
+    uint32_t at = 0;
+    while (at < DEMUX_BUCKET && bucket->tag[at])
+        at++;
+    return at;
+}
+
+/* How many buckets from its home on are full. */
+static uint32_t distance_of(const struct demux_shape *shape, uint32_t tag)
+{
+    uint32_t distance = 0, home = home_of(shape, tag);
+    while (distance < DEMUX_PROBE_CAP && free_place(&shape->index[(home + distance) & (shape->buckets - 1)]) == DEMUX_BUCKET)
+        distance++;
+    return distance;
+}
+
+/* Puts a tag into the first bucket with room from its home on. 0 where that is too far away. */
+static int settle(struct demux_shape *shape, uint32_t tag, uint32_t number)
+{
+    uint32_t b = home_of(shape, tag), mask = shape->buckets - 1, at;
+    if (distance_of(shape, tag) == DEMUX_PROBE_CAP)
+        return 0;
+    for (; (at = free_place(&shape->index[b])) == DEMUX_BUCKET; b = (b + 1) & mask)
+        shape->index[b].tag[DEMUX_BUCKET]++;
+    shape->index[b].tag[at] = tag;
+    shape->index[b].entry[at] = number;
+    return 1;
 }
 
 uint32_t demux_table_find(const struct demux_shape *shape, const uint64_t *key)
 {
-    uint32_t distance;
-    return (uint32_t)shape->index[find_word(shape, key, &distance)] - 1;
-}
-
-/* Puts a word at the first empty place from its home on. 0 where that is too far away. */
-static int settle_word(struct demux_shape *shape, uint64_t word)
-{
-    uint32_t i = home_of(shape, (uint32_t)(word >> 32)), distance = 0;
-    for (; shape->index[i]; i = (i + 1) & (shape->capacity - 1))
-        if (++distance >= DEMUX_PROBE_CAP)
-            return 0;
-    shape->index[i] = word;
-    return 1;
+    uint32_t at;
+    const struct exo_bucket *bucket = find_key(shape, key, &at);
+    return bucket ? bucket->entry[at] : DEMUX_NONE;
 }
 
 static int fill_index(struct demux_shape *shape, const struct demux_shape *old, int reseeded)
 {
-    memset(shape->index, 0, shape->capacity * sizeof *shape->index);
-    for (uint32_t i = 0; i < old->capacity; i++) {
-        uint64_t word = old->index[i];
-        if (word && reseeded)
-            word = (uint64_t)tag_of(shape, demux_entry_at(old, (uint32_t)word - 1)->value) << 32 | (uint32_t)word;
-        if (word && !settle_word(shape, word))
+    memset(shape->index, 0, shape->buckets * sizeof *shape->index);
+    for (uint32_t i = 0; i < old->buckets * DEMUX_BUCKET; i++) {
+        const struct exo_bucket *bucket = &old->index[i / DEMUX_BUCKET];
+        uint32_t tag = bucket->tag[i % DEMUX_BUCKET], number = bucket->entry[i % DEMUX_BUCKET];
+        if (tag && !settle(shape, reseeded ? tag_of(shape, demux_entry_at(old, number)->value) : tag, number))
             return 0;
     }
     return 1;
 }
 
-/* A new index of the given capacity, or of twice that where chance will not have it. */
-static int32_t rebuild(struct exo_demux *demux, struct demux_shape *shape, uint32_t capacity, int reseed)
+/* A new index of so many buckets, or of twice that where chance will not have it. */
+static int32_t rebuild(struct exo_demux *demux, struct demux_shape *shape, uint32_t buckets, int reseed)
 {
     struct demux_shape next = *shape;
     for (int attempt = 0; attempt < 2 * RESEEDS; attempt++) {
-        next.capacity = attempt < RESEEDS ? capacity : 2 * capacity;
-        if (next.capacity > MAX_CAPACITY)
+        next.buckets = attempt < RESEEDS ? buckets : 2 * buckets;
+        if (next.buckets > MAX_ENTRIES / 2)
             return EXO_E_FULL;
-        next.table.shift = 64 - (uint32_t)__builtin_ctz(next.capacity);
-        next.index = malloc(next.capacity * sizeof *next.index);
+        next.table.shift = 64 - (uint32_t)__builtin_ctz(next.buckets);
+        next.index = aligned_alloc(sizeof *next.index, next.buckets * sizeof *next.index);
         if (!next.index)
             return EXO_E_MEMORY;
         int reseeded = reseed || attempt > 0;
@@ -105,6 +129,7 @@ static int32_t rebuild(struct exo_demux *demux, struct demux_shape *shape, uint3
         if (fill_index(&next, shape, reseeded)) {
             free(shape->index);
             next.table.index = next.index;
+            next.table.large = next.buckets * (sizeof *next.index + 4 * next.table.stride) > OWN_CACHE;
             *shape = next;
             shape->table.form = &shape->form;
             return 0;
@@ -120,7 +145,7 @@ static int32_t reserve_entry(struct demux_shape *shape)
     size_t need = ((size_t)shape->entry_top + 1) * shape->table.stride;
     if (shape->entry_free != DEMUX_NONE || need <= shape->memory_bytes)
         return 0;
-    if (shape->entry_top + 1 >= MAX_CAPACITY)
+    if (shape->entry_top + 1 >= MAX_ENTRIES)
         return EXO_E_FULL;
     size_t bytes = shape->memory_bytes ? shape->memory_bytes + shape->memory_bytes / 2 : EXO_PAGE_SIZE;
     bytes = (bytes + EXO_PAGE_SIZE - 1) & ~(size_t)(EXO_PAGE_SIZE - 1);
@@ -137,40 +162,38 @@ static int32_t reserve_entry(struct demux_shape *shape)
 
 int32_t demux_table_reserve(struct exo_demux *demux, struct demux_shape *shape, const uint64_t *key)
 {
-    uint32_t distance;
     int32_t code = reserve_entry(shape);
-    if (code || shape->index[find_word(shape, key, &distance)])
+    if (code || demux_table_find(shape, key) != DEMUX_NONE)
         return code;
-    if ((shape->keys + 1) * 2 > shape->capacity)
-        code = rebuild(demux, shape, shape->capacity * 2, 0);
+    if ((shape->keys + 1) * 2 > shape->buckets * DEMUX_BUCKET)
+        code = rebuild(demux, shape, shape->buckets * 2, 0);
     for (int attempt = 0; !code && attempt < RESEEDS; attempt++) {
-        find_word(shape, key, &distance);
-        if (distance < DEMUX_PROBE_CAP)
+        if (distance_of(shape, tag_of(shape, key)) < DEMUX_PROBE_CAP)
             return 0;
-        code = rebuild(demux, shape, shape->capacity, 1);
+        code = rebuild(demux, shape, shape->buckets, 1);
     }
     return code ? code : EXO_E_FULL;
 }
 
 void demux_table_put(struct demux_shape *shape, const uint64_t *key, uint32_t head)
 {
-    uint32_t distance, i = find_word(shape, key, &distance);
-    shape->keys += !shape->index[i];
-    shape->index[i] = (uint64_t)tag_of(shape, key) << 32 | (head + 1);
+    uint32_t at;
+    struct exo_bucket *bucket = find_key(shape, key, &at);
+    if (bucket) {
+        bucket->entry[at] = head;
+        return;
+    }
+    settle(shape, tag_of(shape, key), head);
+    shape->keys++;
 }
 
-/* Empties the key's word and closes the gap by moving later ones of the run back, so that no probe ends too early. */
 void demux_table_drop(struct demux_shape *shape, const uint64_t *key)
 {
-    uint32_t mask = shape->capacity - 1, distance, hole = find_word(shape, key, &distance);
-    for (uint32_t i = (hole + 1) & mask; shape->index[i]; i = (i + 1) & mask) {
-        uint32_t home = home_of(shape, (uint32_t)(shape->index[i] >> 32));
-        if (((i - home) & mask) < ((i - hole) & mask))
-            continue;
-        shape->index[hole] = shape->index[i];
-        hole = i;
-    }
-    shape->index[hole] = 0;
+    uint32_t at, tag = tag_of(shape, key);
+    struct exo_bucket *bucket = find_key(shape, key, &at);
+    bucket->tag[at] = 0;
+    for (uint32_t b = home_of(shape, tag); &shape->index[b] != bucket; b = (b + 1) & (shape->buckets - 1))
+        shape->index[b].tag[DEMUX_BUCKET]--;
     shape->keys--;
 }
 
@@ -215,7 +238,7 @@ struct demux_shape *demux_shape_new(struct exo_demux *demux, const struct demux_
     shape->entry_free = DEMUX_NONE;
     shape->table.stride = stride_of(&shape->form);
     shape->probe = demux_probe_table;
-    if (rebuild(demux, shape, FIRST_CAPACITY, 1)) {
+    if (reserve_entry(shape) || rebuild(demux, shape, FIRST_BUCKETS, 1)) {
         demux_shape_free(shape);
         return NULL;
     }
@@ -226,9 +249,11 @@ void demux_shape_free(struct demux_shape *shape)
 {
     if (!shape)
         return;
-    for (uint32_t i = 0; shape->form.interval.bytes && i < shape->capacity; i++)
-        if (shape->index && shape->index[i])
-            demux_range_free(shape, demux_range_of(shape, demux_entry_at(shape, (uint32_t)shape->index[i] - 1))->segments);
+    for (uint32_t i = 0; shape->form.interval.bytes && shape->index && i < shape->buckets * DEMUX_BUCKET; i++) {
+        const struct exo_bucket *bucket = &shape->index[i / DEMUX_BUCKET];
+        if (bucket->tag[i % DEMUX_BUCKET])
+            demux_range_free(shape, demux_range_of(shape, demux_entry_at(shape, bucket->entry[i % DEMUX_BUCKET]))->segments);
+    }
     free(shape->index);
     if (shape->memory_bytes)
         munmap(shape->memory, shape->memory_bytes);
