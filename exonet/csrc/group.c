@@ -81,22 +81,34 @@ static int subscribed(const struct exo_machine *m, const struct exo_frame *frame
     return 0;
 }
 
+/* What every subscriber gets goes to the oldest of its bindings on the port. */
+static uint32_t copies_to_all(struct exo_machine *m, const struct exo_frame *frame, uint32_t by_env[EXO_MAX_ENVS])
+{
+    uint32_t wanted = 0;
+    for (uint32_t env = 1; env <= m->envs; env++) {
+        uint32_t binding = m->list[env][frame->port][0].first;
+        if (binding == EXO_NO_OWNER || env == frame->sender || !subscribed(m, frame, env))
+            continue;
+        by_env[env] = binding;
+        wanted++;
+    }
+    return wanted;
+}
+
 /* The binding under which each environment gets a copy; EXO_NO_OWNER: none. Returns how many environments do. */
 static uint32_t copies_wanted(struct exo_machine *m, const struct exo_frame *frame, uint32_t by_env[EXO_MAX_ENVS])
 {
     uint32_t found[MOST_MATCHES], wanted = 0;
     memset(by_env, 0xff, EXO_MAX_ENVS * sizeof *by_env);
+    if (is_announcement(frame))
+        return copies_to_all(m, frame, by_env);
     uint32_t n = exo_demux_match_all(m->port[frame->port].demux, frame, found, MOST_MATCHES);
-    int everyone = is_announcement(frame);
-    for (uint32_t i = 0; i < (everyone ? m->bindings : n < MOST_MATCHES ? n : (uint32_t)MOST_MATCHES); i++) {
-        uint32_t binding = everyone ? i : found[i];
-        const struct binding *b = &m->binding[binding];
-        if (b->flags || b->port != frame->port || b->env == frame->sender || by_env[b->env] != EXO_NO_OWNER)
+    for (uint32_t i = 0; i < (n < MOST_MATCHES ? n : (uint32_t)MOST_MATCHES); i++) {
+        uint32_t env = m->binding[found[i]].env;
+        if (env == frame->sender || by_env[env] != EXO_NO_OWNER || !subscribed(m, frame, env))
             continue;
-        if (subscribed(m, frame, b->env)) {
-            by_env[b->env] = binding;
-            wanted++;
-        }
+        by_env[env] = found[i];
+        wanted++;
     }
     return wanted;
 }
@@ -112,22 +124,11 @@ static uint32_t any_binding(const struct exo_machine *m, const struct exo_env *e
 
 static void deliver_to_neighbour(struct exo_machine *m, const struct exo_frame *frame, struct exo_env *env)
 {
-    uint32_t binding = any_binding(m, env, frame->port);
+    uint32_t binding = m->list[env->number][frame->port][0].first;
     if (binding == EXO_NO_OWNER)
         exo_machine_fate(m, frame, EXO_R_DEMUX_NO_NEIGHBOUR, NULL);
     else
         exo_deliver_to(m, binding, frame, EXO_F_GROUP);
-}
-
-uint32_t exo_asked_owner(struct exo_machine *m, const struct exo_frame *frame, uint32_t owner)
-{
-    uint32_t family = 0;
-    const uint8_t *address = asked_for(frame, &family);
-    if (!address && owner == EXO_NO_OWNER)
-        address = pinged(frame, &family);
-    struct exo_env *env = address ? neighbour_owner(m, frame->port, family, address) : NULL;
-    uint32_t binding = env && env->number != frame->sender ? any_binding(m, env, frame->port) : EXO_NO_OWNER;
-    return binding == EXO_NO_OWNER ? owner : binding;
 }
 
 void exo_deliver_group(struct exo_machine *m, const struct exo_frame *frame)

@@ -32,6 +32,7 @@ struct exo_machine *exo_machine_new(const struct exo_machine_config *config)
     m->fragments = calloc(1, sizeof *m->fragments);
     m->error_port = -1;
     m->sim.budget = m->sim.budget_left = EXO_BURST;
+    memset(m->list, 0xff, sizeof m->list);
     for (uint32_t i = 0; i < EXO_MAX_ENVS; i++)
         m->wake_at[i] = UINT64_MAX;
     if (!m->pages || !m->fragments) {
@@ -181,9 +182,9 @@ int32_t exo_machine_env_kill(struct exo_machine *m, uint32_t number)
         exo_machine_fate(m, &frame, EXO_R_RING_ENV_DEAD, env);
     }
     env->receive_seen = env->receive_put;
-    for (uint32_t i = 0; i < m->bindings; i++)
-        if (m->binding[i].env == number && !(m->binding[i].flags & EXO_BIND_DEAD))
-            exo_machine_unbind(m, i);
+    for (uint32_t i = 0; i < 2 * EXO_MAX_PORTS; i++)
+        while (m->list[number][i / 2][i % 2].first != EXO_NO_OWNER)
+            exo_machine_unbind(m, m->list[number][i / 2][i % 2].first);
     forget_groups(m, number);
     exo_pages_reclaim(m->pages, number);
     env->locals = 0;
@@ -191,6 +192,38 @@ int32_t exo_machine_env_kill(struct exo_machine *m, uint32_t number)
     env->state = EXO_ENV_DEAD;
     exo_env_close(env);
     return 0;
+}
+
+static struct binding_list *list_of(struct exo_machine *m, const struct binding *b)
+{
+    return &m->list[b->env][b->port][b->flags & EXO_BIND_SNOOP ? 1 : 0];
+}
+
+static void link_binding(struct exo_machine *m, uint32_t number)
+{
+    struct binding *b = &m->binding[number];
+    struct binding_list *list = list_of(m, b);
+    b->next = EXO_NO_OWNER;
+    b->previous = list->last;
+    if (list->last == EXO_NO_OWNER)
+        list->first = number;
+    else
+        m->binding[list->last].next = number;
+    list->last = number;
+}
+
+static void unlink_binding(struct exo_machine *m, uint32_t number)
+{
+    struct binding *b = &m->binding[number];
+    struct binding_list *list = list_of(m, b);
+    if (b->previous == EXO_NO_OWNER)
+        list->first = b->next;
+    else
+        m->binding[b->previous].next = b->next;
+    if (b->next == EXO_NO_OWNER)
+        list->last = b->previous;
+    else
+        m->binding[b->next].previous = b->previous;
 }
 
 int64_t exo_machine_binding(struct exo_machine *m, uint32_t env, uint32_t port, uint32_t flags)
@@ -216,6 +249,7 @@ int64_t exo_machine_binding(struct exo_machine *m, uint32_t env, uint32_t port, 
         number = m->bindings++;
     }
     m->binding[number] = (struct binding){.env = env, .port = (uint16_t)port, .flags = (uint16_t)(flags & EXO_BIND_SNOOP)};
+    link_binding(m, number);
     return number;
 }
 
@@ -226,6 +260,7 @@ int32_t exo_machine_unbind(struct exo_machine *m, uint32_t number)
     struct binding *b = &m->binding[number];
     exo_demux_remove(b->flags & EXO_BIND_SNOOP ? m->port[b->port].snoops : m->port[b->port].demux, number);
     exo_fragment_forget(m, number);
+    unlink_binding(m, number);
     b->flags = EXO_BIND_DEAD;
     b->env = EXO_NO_ENV;
     m->free_binding[m->free_bindings++] = number;

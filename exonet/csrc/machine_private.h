@@ -26,6 +26,14 @@ struct binding {
     uint32_t env;
     uint16_t port;
     uint16_t flags;
+    uint32_t next;                         /* of its list; EXO_NO_OWNER: the last */
+    uint32_t previous;
+};
+
+/* An environment's bindings on a port, the oldest first: what is asked of them never depends on how many others there are. */
+struct binding_list {
+    uint32_t first;
+    uint32_t last;
 };
 
 struct group {
@@ -90,6 +98,7 @@ struct exo_machine {
     uint32_t binding_capacity;
     uint32_t *free_binding;                /* stack of numbers to use again */
     uint32_t free_bindings;
+    struct binding_list list[EXO_MAX_ENVS][EXO_MAX_PORTS][2];   /* [1]: those that snoop */
     struct group group[EXO_MAX_GROUPS];
     uint32_t groups;
     struct neighbour neighbour[NEIGHBOURS];
