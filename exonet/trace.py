@@ -165,6 +165,11 @@ class EventLog:
             except OSError as error:
                 raise not_written(f"trace {path}", error) from None
 
+    @property
+    def listening(self) -> bool:
+        """Is there a file? What is made often need not be made where there is none."""
+        return self._file is not None
+
     def write(self, event: Event) -> None:
         if self._file is not None:
             line = {"ns": self.now(), "event": event.name(), **asdict(event)}

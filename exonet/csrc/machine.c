@@ -253,6 +253,11 @@ int64_t exo_machine_binding(struct exo_machine *m, uint32_t env, uint32_t port, 
     return number;
 }
 
+uint64_t exo_machine_binding_bytes(const struct exo_machine *m)
+{
+    return sizeof m->list + (uint64_t)m->binding_capacity * (sizeof *m->binding + sizeof *m->free_binding);
+}
+
 int32_t exo_machine_unbind(struct exo_machine *m, uint32_t number)
 {
     if (number >= m->bindings || m->binding[number].flags & EXO_BIND_DEAD)

@@ -38,6 +38,8 @@ int32_t exo_machine_env_kill(struct exo_machine *machine, uint32_t number);
 
 /* A binding's number for exo_conjunct.binding, from 0. EXO_E_FULL. */
 int64_t exo_machine_binding(struct exo_machine *machine, uint32_t env, uint32_t port, uint32_t flags);
+/* Memory held for bindings beside the demuxes', in bytes. */
+uint64_t exo_machine_binding_bytes(const struct exo_machine *machine);
 int32_t exo_machine_unbind(struct exo_machine *machine, uint32_t binding);
 
 /* Group subscription of an environment on a port; mac all zero: every group. Also joins the NIC's filter. */

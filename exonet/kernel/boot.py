@@ -8,6 +8,7 @@ with Machine(MachineConfig()) as machine:
     print(machine.settle().table())
 """
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,9 @@ class Machine(Closing):
         self.events = events or EventLog()
         self.wires: list[Wire] = []
         self.fates: Fates | None = None
+        # Live, nobody who sends frames can know how they are hashed; a virtual run repeats.
+        virtual = config.clock is Clock.VIRTUAL
+        self.hash_seed = config.seed if virtual else int.from_bytes(os.urandom(8), "little")
         # The C machine: pages, ports, rings, ledger, clock.
         self.native = lib.exo_machine_new(
             ffi.new(
@@ -58,7 +62,7 @@ class Machine(Closing):
                 {
                     "clock": config.clock.native,
                     "pages": config.pages,
-                    "seed": config.seed,
+                    "seed": self.hash_seed,
                     "spin_ns": config.spin_ns,
                 },
             )
@@ -69,7 +73,6 @@ class Machine(Closing):
         config.costs.install(self.native, config.interrupt_mode, config.budget)
         # The secret key, and what filters mean. Virtual runs repeat their tokens too.
         regions = Regions()
-        virtual = config.clock is Clock.VIRTUAL
         authority = Authority.of_seed(regions.text_covers, config.seed) if virtual else Authority(regions.text_covers)
         # Everything that is bound: pages, filters, environments.
         self._ports: list[dict[str, Any]] = []
@@ -144,8 +147,7 @@ class Machine(Closing):
         """Its rights on a port: to bind inside the union of its filters, to send from its local sides."""
         if spec.filters:
             scope = Scope(port=port, region=spec.region)
-            token = self.environments.grant(env, Resource.FILTER, Right.BIND | Right.GRANT, scope)
-            self.environments.bindings.operator_grants(self.environments.authority.authentic(token))
+            self.environments.grant(env, Resource.FILTER, Right.BIND | Right.GRANT, scope, shared=spec.shared)
         scope = Scope(port=port, locals=spec.local_sides(mac, port))
         self.environments.grant(env, Resource.WIRE, Right.READ | Right.TRANSMIT, scope)
         if spec.mac is not None:

@@ -24,6 +24,7 @@ from exonet.kernel.localside import LocalSide
 __all__ = ["Authority", "Capability", "Quota", "Resource", "Right", "Scope", "check"]
 
 MAC_BYTES = 32
+REMEMBERED = 4096
 PERSON = b"exonet-cap-1"
 
 
@@ -150,7 +151,7 @@ class _Record:
     """What the Authority remembers of an identifier that is alive."""
 
     capability: Capability
-    children: list[int] = field(default_factory=list)
+    children: dict[int, None] = field(default_factory=dict)
     breakers: dict[int, Callable[[], None]] = field(default_factory=dict)
     yields_to: set[int] = field(default_factory=set)
 
@@ -170,6 +171,8 @@ class Authority:
         self._key = os.urandom(32) if key is None else key
         self._covers = covers
         self._records: dict[int, _Record] = {}
+        self._held: dict[int, dict[int, Capability]] = {}
+        self._parsed: dict[bytes, Capability] = {}
         self._next = 1
         self._next_breaker = 1
         self._epoch = 1
@@ -194,10 +197,17 @@ class Authority:
         mac, body = token[:MAC_BYTES], token[MAC_BYTES:]
         if not hmac.compare_digest(mac, self._mac(body)):
             raise DeniedError(f"capability of {len(token)} bytes: not one that this kernel granted")
-        capability = Capability.parse(body)
+        capability = self._parsed.get(body) or self._parse(body)
         record = self._records.get(capability.identifier)
         if record is None or record.capability.epoch != capability.epoch:
             raise DeniedError(f"{capability}: revoked")
+        return capability
+
+    def _parse(self, body: bytes) -> Capability:
+        """What bytes say that are this kernel's own does not change: only whether it still holds."""
+        if len(self._parsed) >= REMEMBERED:
+            self._parsed.clear()
+        capability = self._parsed[body] = Capability.parse(body)
         return capability
 
     # Making
@@ -210,8 +220,9 @@ class Authority:
         capability = Capability(self._next, parent, self._epoch, holder, resource, rights, scope)
         self._next += 1
         self._records[capability.identifier] = _Record(capability)
+        self._held.setdefault(holder, {})[capability.identifier] = capability
         if parent:
-            self._records[parent].children.append(capability.identifier)
+            self._records[parent].children[capability.identifier] = None
         return self.token(capability)
 
     def derive(self, parent: Capability, holder: int, rights: Right | None, scope: Scope) -> bytes:
@@ -249,7 +260,7 @@ class Authority:
 
     def held_by(self, holder: int) -> list[Capability]:
         """Live capabilities of an environment, oldest first."""
-        return [record.capability for record in self._records.values() if record.capability.holder == holder]
+        return list(self._held.get(holder, {}).values())
 
     def attach(self, capability: Capability, breaker: Callable[[], None]) -> int:
         """`breaker` is called once when the capability goes; returns the handle for `detach`."""
@@ -269,16 +280,23 @@ class Authority:
         if record is None:
             return []
         if record.capability.parent in self._records:
-            self._records[record.capability.parent].children.remove(identifier)
+            del self._records[record.capability.parent].children[identifier]
         self._epoch += 1
         broken, todo = [], [identifier]
         while todo:
             broken.append(self._records.pop(todo.pop()))
             todo += broken[-1].children
+            self._unhold(broken[-1].capability)
         for gone in broken:
             for breaker in list(gone.breakers.values()):
                 breaker()
         return [gone.capability for gone in broken]
+
+    def _unhold(self, capability: Capability) -> None:
+        held = self._held[capability.holder]
+        del held[capability.identifier]
+        if not held:
+            del self._held[capability.holder]
 
     def descends(self, capability: Capability, ancestor: int) -> bool:
         """Is `ancestor` the capability itself or one that it was derived from?"""
@@ -287,11 +305,6 @@ class Authority:
             record = self._records.get(identifier)
             identifier = record.capability.parent if record else 0
         return identifier == ancestor
-
-    def roots(self, resource: Resource) -> list[Capability]:
-        """The live capabilities over `resource` that the machine's owner granted itself."""
-        live = (record.capability for record in self._records.values())
-        return [capability for capability in live if not capability.parent and capability.resource is resource]
 
     def consent(self, *, wide: Capability, narrow: Capability) -> None:
         """The machine's owner lets `narrow`, and what is derived from it, take frames from bindings of `wide`."""
@@ -325,12 +338,12 @@ class Authority:
 
     def gifts(self, holder: int) -> int:
         """Live capabilities of one holder that another derived for it."""
-        held = {capability.identifier for capability in self.held_by(holder)}
-        return sum(capability.parent not in held and capability.parent != 0 for capability in self.held_by(holder))
+        held = self._held.get(holder, {})
+        return sum(capability.parent not in held and capability.parent != 0 for capability in held.values())
 
     def count(self, holder: int | None = None) -> int:
         """Live capabilities, of one holder or in all."""
-        return len(self._records) if holder is None else len(self.held_by(holder))
+        return len(self._records) if holder is None else len(self._held.get(holder, ()))
 
 
 def _inside(held: tuple[int, int], wanted: tuple[int, int] | None) -> bool:
@@ -366,8 +379,8 @@ def check(
         raise DeniedError(f"{capability}: belongs to environment {capability.holder}, not {holder}")
     if capability.resource is not resource:
         raise DeniedError(f"{capability}: is over {capability.resource.value}, not {resource.value}")
-    lacking = right & ~capability.rights
-    if lacking:
+    if right not in capability.rights:
+        lacking = right & ~capability.rights
         raise DeniedError(f"{capability}: lacks the right {', '.join(Right.names(lacking))}")
     if scope is not None and (missing := authority.missing(capability.scope, scope)):
         raise DeniedError(f"{capability}: {missing}")

@@ -192,9 +192,27 @@ class Environments:
         self.events.write(EnvironmentMade(number, name, mode.value, str(env.config.get("libos", ""))))
         return env
 
-    def grant(self, env: Environment, resource: Resource, rights: Right, scope: Scope | None = None) -> bytes:
-        """A root capability for an environment, from the machine's owner (boot). Returns its token."""
+    def grant(
+        self,
+        env: Environment,
+        resource: Resource,
+        rights: Right,
+        scope: Scope | None = None,
+        *,
+        shared: bool = False,
+    ) -> bytes:
+        """A root capability for an environment, from the machine's owner (boot). Returns its token.
+
+        A region to bind in is disjoint from those of others or nested with them, unless it is `shared`: ConflictError.
+        """
         token = self.authority.grant(env.number, resource, rights, scope)
+        if resource is Resource.FILTER:
+            capability = self.authority.authentic(token)
+            try:
+                self.bindings.operator_grants(capability, f"environment {env.name}", shared=shared)
+            except Exception:
+                self.authority.revoke(capability.identifier)
+                raise
         self.given(env, token)
         return token
 

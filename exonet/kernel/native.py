@@ -70,14 +70,14 @@ class NativeMachine:
         lib.exo_machine_wake_at(self.native, number, ns)
 
     def new_binding(self, env: int, port: int, flags: int) -> int:
-        return check(
-            lib.exo_machine_binding(self.native, env, port, flags), f"environment {env}: a binding on port {port}"
-        )
+        number: int = lib.exo_machine_binding(self.native, env, port, flags)
+        return number if number >= 0 else check(number, f"environment {env}: a binding on port {port}")
 
     def insert(self, port: int, snoop: bool, conjunct: Any) -> None:
         """A conjunct into the demux of a port, or into the one of its snoop bindings."""
-        demux = lib.exo_machine_demux(self.native, port, snoop)
-        check(lib.exo_demux_insert(demux, conjunct), f"binding {conjunct.binding}: a conjunct")
+        code = lib.exo_demux_insert(lib.exo_machine_demux(self.native, port, snoop), conjunct)
+        if code < 0:
+            check(code, f"binding {conjunct.binding}: a conjunct")
 
     def clear(self, port: int, snoop: bool, binding: int) -> None:
         """Takes a binding's conjuncts out of the demux; the binding stays."""
@@ -85,7 +85,9 @@ class NativeMachine:
 
     def unbind(self, binding: int) -> None:
         """Its conjuncts leave the demux."""
-        check(lib.exo_machine_unbind(self.native, binding), f"binding {binding}: end")
+        code = lib.exo_machine_unbind(self.native, binding)
+        if code < 0:
+            check(code, f"binding {binding}: end")
 
     def subscribe(self, env: int, port: int, mac: bytes) -> None:
         what = f"environment {env}: group {mac.hex(':')} on port {port}"

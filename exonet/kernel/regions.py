@@ -6,22 +6,27 @@ authorised and what is installed cannot disagree (DESIGN §5).
 """
 
 import ipaddress
+import math
 import re
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
-from exonet.abi import lib
 from exonet.errors import FilterError
 from exonet.filters.compile import CompiledFilter, compile_filter
-from exonet.filters.conjunct import Conjunct
-from exonet.filters.region import Nesting, Region, Relation, nesting, relation, separate
+from exonet.filters.conjunct import FRAME, LENGTH, Conjunct, Term
+from exonet.filters.fields import Expression
+from exonet.filters.region import Example, Nesting, Region, Relation, nesting, relation, separate
 from exonet.filters.shape import Shape
 from exonet.filters.syntax import to_pcap
+from exonet.kernel.claims import Claim, Kind
+from exonet.kernel.prepared import Box, Prepared
 
 __all__ = ["Regions"]
 
 REMEMBERED = 512
-GROUP_BIT = 0x01000000  # of the first 32-bit word
+IP4_HEADERS = (14, 18, 22)  # where an IPv4 header may begin: untagged, behind a tag, behind two or PPPoE
 
 PCAP_WORDS = """
 and or not host net port portrange src dst gateway mask proto protochain ether link ppp slip fddi tr wlan ip ip6 arp
@@ -62,11 +67,27 @@ def _is_ip6(word: str) -> bool:
         return False
 
 
+class ShapeName:
+    """A shape that is compared by identity: there is one for equal ones."""
+
+    __slots__ = ("__weakref__", "shape")
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+
+
 class Regions:
-    """`kernel.binding.Filters` by the real compiler; remembers the last texts it has compiled."""
+    """`kernel.binding.Filters` by the real compiler; remembers the last texts it has compiled, and what is prepared as
+    long as anybody holds it.
+    """
 
     def __init__(self) -> None:
         self._compiled: dict[str, CompiledFilter] = {}
+        self._prepared: WeakValueDictionary[str, Prepared] = WeakValueDictionary()
+        self._kinds: WeakValueDictionary[Any, Kind] = WeakValueDictionary()
+        self._shapes: WeakValueDictionary[Shape, ShapeName] = WeakValueDictionary()
+        self._recent: deque[Prepared] = deque(maxlen=REMEMBERED)
+        self._everything = self._prepare("everything", tuple(Region.everything().conjuncts))
 
     def compile(self, text: str) -> CompiledFilter:
         """FilterError where it does not parse or decompose."""
@@ -79,9 +100,60 @@ class Regions:
             self._compiled[text] = found
         return found
 
+    def prepare(self, source: str | Expression | None) -> Prepared:
+        """A filter that is ready to be bound; None: everything. FilterError where it does not parse or decompose."""
+        if source is None:
+            return self._everything
+        text = str(source)
+        found = self._prepared.get(text)
+        if found is None:
+            found = self._prepared[text] = self._prepare(text, self.compile(text).conjuncts)
+            self._recent.append(found)
+        return found
+
+    def _prepare(self, text: str, conjuncts: tuple[Conjunct, ...]) -> Prepared:
+        claims = [self._claim(conjunct) for conjunct in conjuncts]
+        single = [claim for claim in claims if not _groups_only(claim.conjunct)]
+        return Prepared(text, conjuncts, single, tuple(dict.fromkeys(claim.shape for claim in claims)), _box)
+
+    def _claim(self, conjunct: Conjunct) -> Claim:
+        box = hull(conjunct)
+        masks = tuple([(space, mask) for space, mask, _ in box])
+        plain = not conjunct.excluded and box is conjunct.box
+        guards = (conjunct.frame_bytes, conjunct.ip4_bytes, conjunct.ip4_at)
+        known = (masks, guards, plain)
+        kind = self._kinds.get(known)
+        if kind is None:
+            kind = self._kinds[known] = Kind(*known)
+        low, high = volume(conjunct)
+        values = tuple([value for _, _, value in box])
+        return Claim(conjunct, kind, values, self._shape(conjunct), excluded=conjunct.excluded, low=low, high=high)
+
+    def _shape(self, conjunct: Conjunct) -> ShapeName:
+        shape = Shape.of(conjunct)
+        found = self._shapes.get(shape)
+        if found is None:
+            found = self._shapes[shape] = ShapeName(shape)
+        return found
+
+    def shapes(self, conjuncts: Sequence[Conjunct]) -> tuple[ShapeName, ...]:
+        return tuple(dict.fromkeys(map(self._shape, conjuncts)))
+
+    def covers(self, outer: Prepared, inner: Prepared) -> bool:
+        """Does every frame of `inner` match `outer`? By masks and values for most, else by box subtraction within a
+        quota (ExhaustedError).
+        """
+        for claim in inner.claims:
+            if not any(own.contains(claim) for own in outer.claims):
+                break
+        else:
+            if len(inner.claims) == len(inner.conjuncts):
+                return True
+        return Region(outer.conjuncts).covers(inner.conjuncts)
+
     def text_covers(self, outer: str, inner: str) -> bool:
         """Does every frame of `inner` match `outer`? For `capability.Authority`."""
-        return Region.of(self.compile(outer)).covers(self.compile(inner).conjuncts)
+        return self.covers(self.prepare(outer), self.prepare(inner))
 
     def relation(self, a: Sequence[Conjunct], b: Sequence[Conjunct]) -> Relation:
         return relation(a, b)
@@ -89,34 +161,84 @@ class Regions:
     def nesting(self, a: Sequence[Conjunct], b: Sequence[Conjunct]) -> Nesting:
         return nesting(a, b)
 
-    def separate(self, inner: Sequence[Conjunct], outer: Sequence[Conjunct]) -> tuple[Conjunct, ...]:
-        return separate(inner, outer)
+    def separate(self, inner: Sequence[Conjunct], outer: Sequence[Conjunct]) -> list[Conjunct]:
+        """What `inner` needs beside its own conjuncts to win everywhere."""
+        own = {conjunct: conjunct.breadth for conjunct in inner}
+        return [more for more in separate(inner, outer) if more.breadth < own.get(more, more.breadth + 1)]
 
-    def unicast(self, conjuncts: Sequence[Conjunct]) -> tuple[Conjunct, ...]:
-        """Those that can take a unicast frame: groups are shared by subscription (R2), so R4 is about these alone."""
-        return unicast(conjuncts)
+    def taker(self, conjuncts: Sequence[Conjunct], example: Example) -> str:
+        return next((str(c) for c in conjuncts if c.matches(example.frame, example.wire_len)), "")
 
-    def native(self, conjunct: Conjunct, binding: int) -> Any:
-        """A box of the demux. Equal boxes of group frames have several owners: their breadth, which is of no use
-        where every match gets a copy, tells them apart.
+    def native(self, conjunct: Conjunct) -> Box:
+        return _box(conjunct)
+
+    def stamp(self, box: Box, binding: int) -> Any:
+        """Equal boxes of group frames have several owners: their breadth, which is of no use where every match gets a
+        copy, tells them apart.
         """
-        native = conjunct.to_native(binding)
-        if _groups_only(conjunct):
+        native, groups = box
+        native.binding = binding
+        if groups:
             native.breadth = binding + 1
         return native
 
-    def shapes(self, conjuncts: Sequence[Conjunct]) -> set[Shape]:
-        return {Shape.of(conjunct) for conjunct in conjuncts}
+
+def _box(conjunct: Conjunct) -> Box:
+    return conjunct.to_native(0), _groups_only(conjunct)
+
+
+def hull(conjunct: Conjunct) -> tuple[Term, ...]:
+    """The least box around a conjunct: its own, or where it has an interval what all of its prefixes agree on."""
+    pieces = _pieces(conjunct)
+    if not pieces:
+        return conjunct.box
+    bits = pieces[0].bits
+    for piece in pieces[1:]:
+        other = piece.bits
+        for space, (mask, value) in list(bits.items()):
+            known = other.get(space, (0, 0))
+            same = mask & known[0] & ~(value ^ known[1])
+            bits[space] = (same, value & same)
+    return tuple(sorted((space, mask, value) for space, (mask, value) in bits.items() if mask))
+
+
+def _pieces(conjunct: Conjunct) -> tuple[Conjunct, ...]:
+    """The boxes without an interval that a conjunct with one is the union of; () where it has none."""
+    return tuple(conjunct.plain()) if getattr(conjunct, "interval", None) else ()  # type: ignore[attr-defined]
+
+
+def volume(conjunct: Conjunct) -> tuple[float, float]:
+    """Bounds of its share of long frames whose IPv4 headers have 20 bytes, whatever their length on the wire.
+
+    (0, infinity) where absolute offsets may be the same bytes as those after an IPv4 header.
+    """
+    pieces = _pieces(conjunct)
+    if pieces:
+        lows, highs = zip(*map(volume, pieces), strict=True)
+        return sum(lows), sum(highs)
+    seen = {space: mask for space, mask, _ in conjunct.box}
+    touched = seen.get(FRAME, 0)
+    for space, mask, _ in conjunct.excluded:
+        touched |= mask if space == FRAME else 0
+    relative = conjunct.ip4_bytes or any(space > 0 for space in seen)
+    if relative and (conjunct.ip4_at not in IP4_HEADERS or touched >> 8 * (conjunct.ip4_at + 20)):
+        return 0.0, math.inf
+    bits = sum(mask.bit_count() for space, mask in seen.items() if space != LENGTH)
+    headers = sum((seen.get(FRAME, 0) >> 8 * at & 15).bit_count() for at in IP4_HEADERS)
+    high = 2.0 ** (headers - bits)
+    if headers or LENGTH in seen or any(touched >> 8 * at & 15 for at in IP4_HEADERS):
+        return 0.0, high
+    if any(space == LENGTH for space, _, _ in conjunct.excluded):
+        return 0.0, high
+    left = 1.0 - sum(2.0 ** -mask.bit_count() for _, mask, _ in conjunct.excluded)
+    return max(0.0, high * left), high
 
 
 def unicast(conjuncts: Sequence[Conjunct]) -> tuple[Conjunct, ...]:
-    """Those that can take a unicast frame."""
+    """Those that can take a unicast frame: groups are shared by subscription (R2), so R4 is about these alone."""
     return tuple(conjunct for conjunct in conjuncts if not _groups_only(conjunct))
 
 
 def _groups_only(conjunct: Conjunct) -> bool:
     """Does it ask for the group bit, the lowest of the first byte?"""
-    return any(
-        atom.base == lib.EXO_BASE_FRAME and atom.offset == 0 and atom.mask & atom.value & GROUP_BIT
-        for atom in conjunct.atoms
-    )
+    return any(space == FRAME and mask & value & 1 for space, mask, value in conjunct.box)

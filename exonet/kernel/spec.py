@@ -48,6 +48,7 @@ class LibOSSpec:
     bindings: filters it binds; their union is the region of its capability. addresses: its own, with prefix, as in
     "10.7.0.2/24". mac: its own station address; None: it shares the port's. local: "any" grants every local side
     (replay), "own" the addresses above (with any_address: from every station), "none" no right to send.
+    shared: its region may overlap another LibOS's; bindings are disjoint or nested all the same.
     entries: of each ring, a power of two, 8..32768.
     """
 
@@ -62,6 +63,7 @@ class LibOSSpec:
     local: str = "own"
     any_address: bool = False
     groups: str = "stack"
+    shared: bool = False
     process: bool = False
     entries: int = 1024
     receive_buffers: int = 512

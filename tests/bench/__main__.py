@@ -4,8 +4,7 @@
 import sys
 
 from exonet.lab.bench import Row, main
-from tests.bench.bench_demux import demux
-from tests.bench.bench_demux_compile import compile_
+from tests.bench.bench_bind import bind
 from tests.bench.bench_echo import echo, idle, ping
 from tests.bench.bench_path import path
 from tests.bench.bench_spread import spread
@@ -21,10 +20,7 @@ ROWS: dict[str, Row] = {
     "ping": ping,
     "idle": idle,
     "pace": pace,
-    "demux": demux,
-    "compile": compile_,
-    "spread": spread,
-    "stages": stages,
+    "bind": bind,
 }
 
 if __name__ == "__main__":

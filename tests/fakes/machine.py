@@ -9,7 +9,9 @@ from typing import Any
 
 from exonet.abi import check, ffi, lib
 from exonet.errors import ExhaustedError, FilterError
+from exonet.kernel.claims import Claim, Kind
 from exonet.kernel.localside import LocalSide
+from exonet.kernel.prepared import Prepared
 
 Box = frozenset[tuple[str, str]]
 
@@ -45,6 +47,9 @@ class FakeNesting:
 
 class FakeFilters:
     """A filter is "a=1 and b=2 or c=3": each conjunct a set of equations. A frame is one value for each field."""
+
+    def __init__(self) -> None:
+        self.kinds: dict[Any, Kind] = {}
 
     def compile(self, text: str) -> Compiled:
         conjuncts = []
@@ -83,14 +88,32 @@ class FakeFilters:
         """The toy demux asks the longer box first: one of the outer that is as long as an inner must be met."""
         return [one | two for one in inner for two in outer if len(two) >= len(one) and one != two]
 
-    def unicast(self, conjuncts: Sequence[Box]) -> Sequence[Box]:
-        return conjuncts
+    def prepare(self, source: str | None) -> Prepared:
+        conjuncts = self.compile(source).conjuncts if source else (frozenset(),)
+        claims = [self._claim(conjunct) for conjunct in conjuncts]
+        shapes = tuple(dict.fromkeys(claim.shape for claim in claims))
+        return Prepared(source or "everything", conjuncts, claims, shapes, lambda conjunct: conjunct)
 
-    def native(self, conjunct: Box, binding: int) -> Any:
-        return (binding, conjunct)
+    def _claim(self, box: Box) -> Claim:
+        """Each field is a space of 64 bits."""
+        rows = sorted(box)
+        masks = tuple((name, 2**64 - 1) for name, _ in rows)
+        kind = self.kinds.setdefault(masks, Kind(masks, (0, 0, 0), plain=True))
+        values = tuple(int.from_bytes(value.encode()) for _, value in rows)
+        volume = 2.0 ** (-64 * len(rows))
+        return Claim(box, kind, values, frozenset(name for name, _ in box), low=volume, high=volume)
 
-    def shapes(self, conjuncts: Sequence[Box]) -> set[Any]:
-        return {frozenset(name for name, _ in conjunct) for conjunct in conjuncts}
+    def taker(self, conjuncts: Sequence[Box], example: FakeExample) -> str:
+        return "it"
+
+    def native(self, conjunct: Box) -> Box:
+        return conjunct
+
+    def stamp(self, box: Box, binding: int) -> Any:
+        return (binding, box)
+
+    def shapes(self, conjuncts: Sequence[Box]) -> Sequence[Any]:
+        return [frozenset(name for name, _ in conjunct) for conjunct in conjuncts]
 
 
 @dataclass

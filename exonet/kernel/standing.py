@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: MIT
+"""The standing of a filter to another (SEMANTICS R4): apart, nested conjunct by conjunct, or in conflict.
+
+Most is seen at once on the claims (claims.py); what is not goes to the exact tests of `filters/region.py`, for which
+the whole filters are compared: a union can lie within another though none of its conjuncts lies within one of the
+other's.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from exonet.kernel.claims import Claim, Lie, lie
+from exonet.kernel.prepared import Prepared
+
+__all__ = ["Filters", "Standing", "stand"]
+
+Pair = tuple[Sequence[Any], Sequence[Any]]
+
+
+class Filters(Protocol):
+    """What binding asks of the filter compiler: `kernel/regions.py`."""
+
+    def prepare(self, source: Any) -> Prepared:
+        """A filter that is ready to be bound; None: everything. FilterError."""
+
+    def relation(self, a: Sequence[Any], b: Sequence[Any]) -> Any:
+        """.kind and .example. ExhaustedError where it takes too long to say."""
+
+    def nesting(self, a: Sequence[Any], b: Sequence[Any]) -> Any:
+        """.inside, .around: pairs of conjuncts, and .clash: an example where there is a pair that overlaps in part."""
+
+    def separate(self, inner: Sequence[Any], outer: Sequence[Any]) -> Sequence[Any]:
+        """Conjuncts by which the inner one wins from the outer everywhere, beside its own."""
+
+    def taker(self, conjuncts: Sequence[Any], example: Any) -> str:
+        """The conjunct that takes the example, for people."""
+
+    def shapes(self, conjuncts: Sequence[Any]) -> Sequence[Hashable]:
+        """The distinct shapes that they need; equal ones are one object."""
+
+    def native(self, conjunct: Any) -> Any:
+        """Its box for the demux, without a binding."""
+
+    def stamp(self, box: Any, binding: int) -> Any:
+        """The box with the binding's number, for `MachinePort.insert`; until it is stamped again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """inside: (mine, the other's around it); around: (the other's, mine around it). example: of a frame for which
+    neither wins; `same`: they hold the very same frames.
+    """
+
+    inside: tuple[Pair, ...] = ()
+    around: tuple[Pair, ...] = ()
+    example: Any = None
+    same: bool = False
+
+
+APART = Standing()
+
+
+def stand(filters: Filters, mine: Prepared, theirs: Prepared) -> Standing:
+    """How `mine` stands to `theirs`. ExhaustedError where that takes too long to say."""
+    quick = _quick(mine, theirs)
+    return _exact(filters, mine, theirs) if quick is None else quick
+
+
+def _quick(mine: Prepared, theirs: Prepared) -> Standing | None:
+    """None: it needs the exact test."""
+    inside: list[tuple[Claim, Claim]] = []
+    around: list[tuple[Claim, Claim]] = []
+    for a in mine.claims:
+        for b in theirs.claims:
+            found = lie(a, b)
+            if found is Lie.UNCLEAR:
+                return None
+            if found is not Lie.APART:
+                (inside if found is Lie.INSIDE else around).append((a, b))
+    if not inside and not around:
+        return APART
+    if inside and around:
+        return None
+    # Does the union of the narrower ones perhaps cover all of the other filter?
+    outer, inner = (theirs, mine) if inside else (mine, theirs)
+    if not any(claim.low > inner.high for claim in outer.claims):
+        return None
+    return Standing(
+        tuple(((a.conjunct,), (b.conjunct,)) for a, b in inside), tuple(((b.conjunct,), (a.conjunct,)) for a, b in around)
+    )
+
+
+def _exact(filters: Filters, mine: Prepared, theirs: Prepared) -> Standing:
+    first = [claim.conjunct for claim in mine.claims]
+    second = [claim.conjunct for claim in theirs.claims]
+    found = filters.relation(first, second)
+    kind = found.kind.value
+    if kind == "disjoint":
+        return APART
+    if kind == "equal":
+        return Standing(example=found.example, same=True)
+    if kind == "inside":
+        return Standing(inside=((mine.conjuncts, theirs.conjuncts),))
+    if kind == "around":
+        return Standing(around=((theirs.conjuncts, mine.conjuncts),))
+    # `tcp port 80` is not inside `ip`, but its IPv4 half is, and of the other half nobody else says anything.
+    pairs = filters.nesting(first, second)
+    return Standing(
+        tuple(((inner,), (outer,)) for inner, outer in pairs.inside),
+        tuple(((inner,), (outer,)) for outer, inner in pairs.around),
+        pairs.clash,
+    )

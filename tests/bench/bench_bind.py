@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: MIT
+"""Binding: what one more prepared filter costs while ten thousand are live, and what a hundred thousand hold."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from exonet.abi import check, ffi, lib
+from exonet.errors import RunError
+from exonet.hardware.nic import NicConfig
+from exonet.kernel.binding import Bindings
+from exonet.kernel.boot import Machine, MachineConfig
+from exonet.kernel.capability import Quota, Resource, Right, Scope
+from exonet.kernel.environment import Environment, Mode
+from exonet.kernel.prepared import Prepared
+from exonet.lab.bench import Context, Figure, Target
+from exonet.wire.cable import cable
+
+LIVE = 10_000
+HELD = 100_000
+REGION = "tcp and dst host 10.0.0.1"
+WHERE = ((lib.EXO_BASE_FRAME, 24), (lib.EXO_BASE_IP4, 0))  # the words with a part of the source address, and the ports
+QUOTA = Quota(bindings=1 << 20, conjuncts=1 << 20)
+
+
+@dataclass(slots=True)
+class Desk:
+    """A machine without traffic, one environment and its capability over `REGION`."""
+
+    machine: Machine
+    env: Environment
+    token: bytes
+
+    @property
+    def bindings(self) -> Bindings:
+        return self.machine.environments.bindings
+
+
+def connected(number: int) -> str:
+    """The filter of the connected socket of that number: a 4-tuple."""
+    source = f"10.{1 + (number >> 16)}.{number >> 8 & 255}.{number & 255}"
+    return f"tcp and src host {source} and dst host 10.0.0.1 and src port {1024 + number % 50_000} and dst port 80"
+
+
+def hold(desk: Desk, count: int) -> int:
+    """`count` connected sockets in the C core alone. Returns the bytes that it holds for them."""
+    native = desk.machine.native
+    demux = lib.exo_machine_demux(native, 0, 0)
+    model = desk.bindings.prepare(connected(0)).conjuncts[0].to_native(0)
+    box = ffi.new("struct exo_conjunct *", model[0])
+    for number in range(count):
+        box.binding = check(lib.exo_machine_binding(native, desk.env.number, 0, 0), f"binding {number}")
+        for i in range(box.atoms):
+            if (box.atom[i].base, box.atom[i].offset) in WHERE:
+                box.atom[i].value = model.atom[i].value ^ (number & box.atom[i].mask)
+        check(lib.exo_demux_insert(demux, box), f"conjunct {number}")
+    if lib.exo_demux_conjuncts(demux) != count:
+        raise RunError(f"{lib.exo_demux_conjuncts(demux)} of {count} conjuncts are held")
+    return int(lib.exo_demux_bytes(demux)) + int(lib.exo_machine_binding_bytes(native))
+
+
+def with_desk(use: Callable[[Desk], Iterator[Figure]]) -> Iterator[Figure]:
+    here, there = cable()
+    with here, there, Machine(MachineConfig(pages=64)) as machine:
+        port = machine.attach(here, NicConfig(promiscuous=True))
+        env = machine.environments.open("web", Mode.INLINE, quota=QUOTA)
+        scope = Scope(port=port, region=REGION)
+        token = machine.environments.grant(env, Resource.FILTER, Right.BIND | Right.GRANT, scope)
+        yield from use(Desk(machine, env, token))
+
+
+def bind(context: Context) -> Iterator[Figure]:
+    """A prepared filter of a known shape bound and unbound, 10,000 live; bytes in C of 100,000 bindings"""
+
+    def timed(desk: Desk) -> Iterator[Figure]:
+        live = context.size(LIVE, 50)
+        rounds = context.size(2_000, 20)
+        desk.bindings.bind(desk.env, "tcp dst port 80 and dst host 10.0.0.1", desk.token)
+        for number in range(live):
+            desk.bindings.bind(desk.env, connected(number), desk.token)
+        fresh = [desk.bindings.prepare(connected(number)) for number in range(live, live + rounds)]
+        for each in fresh:
+            each.boxes()
+        made: list[float] = []
+        ended: list[float] = []
+        for _ in context.repeat():
+            first, second = churn(desk, fresh)
+            made.append(first)
+            ended.append(second)
+        details = {"live": len(desk.bindings), "region": REGION, "filter": connected(1)}
+        yield Figure("prepared bind", "us", tuple(made), Target(20, at_most=True), details)
+        yield Figure("unbind", "us", tuple(ended))
+
+    def held(desk: Desk) -> Iterator[Figure]:
+        count = context.size(HELD, 200)
+        target = None if context.toy else Target(200, at_most=True)
+        yield Figure("C memory per binding", "bytes", (hold(desk, count) / count,), target, {"bindings": count})
+
+    yield from with_desk(timed)
+    yield from with_desk(held)
+
+
+def churn(desk: Desk, fresh: list[Prepared]) -> tuple[float, float]:
+    """Binds each and unbinds all: medians in us."""
+    made, ended, numbers = [], [], []
+    bindings, env, token = desk.bindings, desk.env, desk.token
+    clock = time.perf_counter_ns
+    for each in fresh:
+        start = clock()
+        binding = bindings.bind(env, each, token)
+        made.append(clock() - start)
+        numbers.append(binding.number)
+    for number in numbers:
+        start = clock()
+        bindings.unbind(env, number)
+        ended.append(clock() - start)
+    return sorted(made)[len(made) // 2] / 1000, sorted(ended)[len(ended) // 2] / 1000
