@@ -169,8 +169,9 @@ class Bindings:
                 raise ConflictError(self._conflict(candidate, other, found))
             if found.inside:
                 self._consent(candidate, other, consents)
-            self._add_extras(extras, candidate, found.inside)
-            self._add_extras(extras, other, found.around)
+            if not found.settled:
+                self._add_extras(extras, candidate, found.inside)
+                self._add_extras(extras, other, found.around)
         return {binding: list(more) for binding, more in extras.items()}
 
     def _add_extras(self, extras: dict[Binding, dict[Any, None]], winner: Binding, pairs: tuple[Pair, ...]) -> None:

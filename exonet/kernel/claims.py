@@ -41,9 +41,11 @@ class Kind:
 
 
 class Claim:
-    """A conjunct in the form of the index. low, high: bounds of its volume, 0 and infinity where nothing is known."""
+    """A conjunct in the form of the index. low, high: bounds of its volume, 0 and infinity where nothing is known.
+    rank: the demux asks lower ones first. shape: what it needs of the demux; equal ones are one object.
+    """
 
-    __slots__ = ("box", "conjunct", "excluded", "high", "kind", "low", "shape", "values")
+    __slots__ = ("box", "conjunct", "excluded", "high", "kind", "low", "rank", "shape", "values")
 
     def __init__(
         self,
@@ -55,6 +57,7 @@ class Claim:
         excluded: Sequence[tuple[Space, int, int]] = (),
         low: float,
         high: float,
+        rank: int,
     ) -> None:
         self.conjunct = conjunct
         self.kind = kind
@@ -63,6 +66,7 @@ class Claim:
         self.excluded = excluded
         self.low = low
         self.high = high
+        self.rank = rank
         self.box = {space: (mask, value) for (space, mask), value in zip(kind.masks, values, strict=True)}
 
     def contains(self, other: "Claim") -> bool:
@@ -96,9 +100,11 @@ def _apart(a: Claim, b: Claim) -> bool:
         other = theirs.get(space)
         if other is not None and (value ^ other[1]) & mask & other[0]:
             return True
-    return any(_within(b.box, {s: (m, v)}) for s, m, v in a.excluded) or any(
-        _within(a.box, {s: (m, v)}) for s, m, v in b.excluded
-    )
+    for one, other in ((a, b), (b, a)):
+        for space, mask, value in one.excluded:
+            if _within(other.box, {space: (mask, value)}):
+                return True
+    return False
 
 
 def lie(a: Claim, b: Claim) -> Lie:

@@ -127,7 +127,8 @@ class Regions:
             kind = self._kinds[known] = Kind(*known)
         low, high = volume(conjunct)
         values = tuple([value for _, _, value in box])
-        return Claim(conjunct, kind, values, self._shape(conjunct), excluded=conjunct.excluded, low=low, high=high)
+        shape, excluded = self._shape(conjunct), conjunct.excluded
+        return Claim(conjunct, kind, values, shape, excluded=excluded, low=low, high=high, rank=conjunct.rank[0])
 
     def _shape(self, conjunct: Conjunct) -> ShapeName:
         shape = Shape.of(conjunct)
@@ -143,13 +144,17 @@ class Regions:
         """Does every frame of `inner` match `outer`? By masks and values for most, else by box subtraction within a
         quota (ExhaustedError).
         """
-        for claim in inner.claims:
-            if not any(own.contains(claim) for own in outer.claims):
+        if outer is inner:
+            return True
+        seen = len(inner.claims) == len(inner.conjuncts)
+        for claim in inner.claims if seen else ():
+            for own in outer.claims:
+                if own.contains(claim):
+                    break
+            else:
+                seen = False
                 break
-        else:
-            if len(inner.claims) == len(inner.conjuncts):
-                return True
-        return Region(outer.conjuncts).covers(inner.conjuncts)
+        return seen or Region(outer.conjuncts).covers(inner.conjuncts)
 
     def text_covers(self, outer: str, inner: str) -> bool:
         """Does every frame of `inner` match `outer`? For `capability.Authority`."""

@@ -49,13 +49,14 @@ class Filters(Protocol):
 @dataclass(frozen=True, slots=True)
 class Standing:
     """inside: (mine, the other's around it); around: (the other's, mine around it). example: of a frame for which
-    neither wins; `same`: they hold the very same frames.
+    neither wins; `same`: they hold the very same frames. settled: the demux asks every inner one first as it is.
     """
 
     inside: tuple[Pair, ...] = ()
     around: tuple[Pair, ...] = ()
     example: Any = None
     same: bool = False
+    settled: bool = False
 
 
 APART = Standing()
@@ -86,8 +87,11 @@ def _quick(mine: Prepared, theirs: Prepared) -> Standing | None:
     outer, inner = (theirs, mine) if inside else (mine, theirs)
     if not any(claim.low > inner.high for claim in outer.claims):
         return None
+    settled = all([a.rank < b.rank for a, b in inside]) and all([b.rank < a.rank for a, b in around])
     return Standing(
-        tuple(((a.conjunct,), (b.conjunct,)) for a, b in inside), tuple(((b.conjunct,), (a.conjunct,)) for a, b in around)
+        tuple([((a.conjunct,), (b.conjunct,)) for a, b in inside]),
+        tuple([((b.conjunct,), (a.conjunct,)) for a, b in around]),
+        settled=settled,
     )
 
 

@@ -101,7 +101,7 @@ class FakeFilters:
         kind = self.kinds.setdefault(masks, Kind(masks, (0, 0, 0), plain=True))
         values = tuple(int.from_bytes(value.encode()) for _, value in rows)
         volume = 2.0 ** (-64 * len(rows))
-        return Claim(box, kind, values, frozenset(name for name, _ in box), low=volume, high=volume)
+        return Claim(box, kind, values, frozenset(name for name, _ in box), low=volume, high=volume, rank=-len(rows))
 
     def taker(self, conjuncts: Sequence[Box], example: FakeExample) -> str:
         return "it"

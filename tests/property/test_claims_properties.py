@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""The claim index against the pairwise comparison: the same verdicts on random sets of filters that come and go."""
+
+import random
+
+import pytest
+
+from exonet.errors import ExonetError
+from exonet.filters.region import Kind, relation
+from exonet.kernel.binding import Bindings
+from exonet.kernel.capability import Authority, Quota, Resource, Right, Scope
+from exonet.kernel.claims import Claims, Lie, lie
+from exonet.kernel.regions import Regions
+from tests.fakes.machine import FakeMachine
+from tests.fakes.pairwise import Pairwise, pick
+
+REGIONS = Regions()
+
+
+class Machine(FakeMachine):
+    def insert(self, port, snoop, conjunct):
+        self.boxes.append((conjunct.binding, bytes(conjunct.atoms)))
+
+
+class Claimant:
+    def __init__(self, number):
+        self.number, self.name, self.quota = number, f"env{number}", Quota()
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_r04_the_index_says_what_comparing_with_every_binding_says(seed):
+    rng = random.Random(seed)
+    authority = Authority(REGIONS.text_covers, bytes(32))
+    machine = Machine(table_size=10_000)
+    bindings, oracle = Bindings(machine, authority, REGIONS), Pairwise(REGIONS)
+    envs = [Claimant(number) for number in (1, 2, 3)]
+    tokens = [authority.grant(env.number, Resource.FILTER, Right.BIND, Scope(port=0)) for env in envs]
+    verdicts = set()
+    for _ in range(60):
+        if oracle.live and rng.random() < 0.25:
+            gone = oracle.live.pop(rng.choice(list(oracle.live)))
+            bindings.unbind(envs[gone.env - 1], gone.number)
+            continue
+        which = rng.choice((0, 0, 0, 1, 2))
+        env, text = envs[which], pick(rng)
+        said = number = None
+        wanted = oracle.verdict(env.number, text)
+        try:
+            number = bindings.bind(env, text, tokens[which]).number
+            said = ("bound", -1)
+            oracle.bound(number, env.number, text)
+        except ExonetError as error:
+            about = str(error).partition(": binding ")[2] or str(error).partition(" and binding ")[2]
+            about = about or str(error).partition("frames from binding ")[2]
+            said = (type(error).__name__, int(about.split()[0]))
+        assert said == wanted, f"{text!r} beside {[held.text for held in oracle.live.values()]}"
+        verdicts.add(said[0])
+    assert "bound" in verdicts and len(verdicts) > 1
+    for held in list(oracle.live.values()):
+        bindings.unbind(envs[held.env - 1], held.number)
+    assert not any(group.entries or group.table for group in bindings._claims[0]._groups.values())
+    assert not bindings._holdings and not machine.boxes
+    machine.close()
+
+
+class Holder:
+    def __init__(self, text):
+        self.text, self.filter = text, REGIONS.prepare(text)
+        self.claims, self.high = self.filter.claims, self.filter.high
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_near_misses_nobody_that_is_not_strictly_inside(seed):
+    rng = random.Random(1000 + seed)
+    index, held = Claims(), []
+    for _ in range(80):
+        one = Holder(pick(rng))
+        near = index.near(one.claims)
+        for other in held:
+            if other not in near:
+                kind = relation([c.conjunct for c in one.claims], [c.conjunct for c in other.claims]).kind
+                assert kind is Kind.DISJOINT or not any(
+                    lie(a, b) in (Lie.INSIDE, Lie.UNCLEAR) for a in one.claims for b in other.claims
+                ), (one.text, other.text)
+                assert kind is not Kind.EQUAL
+        if rng.random() < 0.3 and held:
+            index.remove(held.pop(rng.randrange(len(held))))
+        index.add(one)
+        held.append(one)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_seen_at_once_is_what_the_exact_test_says(seed):
+    rng = random.Random(2000 + seed)
+    exact = {Lie.APART: {Kind.DISJOINT}, Lie.INSIDE: {Kind.INSIDE}, Lie.AROUND: {Kind.AROUND}}
+    seen = set()
+    for _ in range(200):
+        a, b = (rng.choice(REGIONS.prepare(pick(rng)).claims or [None]) for _ in range(2))
+        if a is None or b is None:
+            continue
+        found = lie(a, b)
+        seen.add(found)
+        if found is not Lie.UNCLEAR:
+            assert relation((a.conjunct,), (b.conjunct,)).kind in exact[found], (str(a.conjunct), str(b.conjunct))
+    assert seen == set(Lie)
