@@ -234,7 +234,7 @@ class Bindings:
         try:
             self._put(binding, boxes)
             for owner, more in extras.items():
-                self._put(owner, [self._filters.native(conjunct) for conjunct in more if conjunct not in owner.extra])
+                self._put(owner, [self._filters.box(conjunct) for conjunct in more if conjunct not in owner.extra])
         except Exception:
             self._machine.unbind(binding.number)
             for owner in others:
@@ -265,7 +265,7 @@ class Bindings:
     def _renew(self, binding: Binding) -> None:
         """Puts a binding's conjuncts into the demux anew: its own, and what else it holds."""
         self._machine.clear(binding.port, binding.snoop, binding.number)
-        self._put(binding, [self._filters.native(conjunct) for conjunct in binding.extra])
+        self._put(binding, [self._filters.box(conjunct) for conjunct in binding.extra])
         self._put(binding, binding.filter.boxes())
 
     def unbind(self, env: Claimant, number: int) -> None:

@@ -100,9 +100,9 @@ def _apart(a: Claim, b: Claim) -> bool:
         other = theirs.get(space)
         if other is not None and (value ^ other[1]) & mask & other[0]:
             return True
-    for one, other in ((a, b), (b, a)):
+    for one, holds in ((a, b), (b, a)):
         for space, mask, value in one.excluded:
-            if _within(other.box, {space: (mask, value)}):
+            if _within(holds.box, {space: (mask, value)}):
                 return True
     return False
 

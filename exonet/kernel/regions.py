@@ -174,7 +174,7 @@ class Regions:
     def taker(self, conjuncts: Sequence[Conjunct], example: Example) -> str:
         return next((str(c) for c in conjuncts if c.matches(example.frame, example.wire_len)), "")
 
-    def native(self, conjunct: Conjunct) -> Box:
+    def box(self, conjunct: Conjunct) -> Box:
         return _box(conjunct)
 
     def stamp(self, box: Box, binding: int) -> Any:

@@ -39,7 +39,7 @@ class Filters(Protocol):
     def shapes(self, conjuncts: Sequence[Any]) -> Sequence[Hashable]:
         """The distinct shapes that they need; equal ones are one object."""
 
-    def native(self, conjunct: Any) -> Any:
+    def box(self, conjunct: Any) -> Any:
         """Its box for the demux, without a binding."""
 
     def stamp(self, box: Any, binding: int) -> Any:
@@ -87,7 +87,7 @@ def _quick(mine: Prepared, theirs: Prepared) -> Standing | None:
     outer, inner = (theirs, mine) if inside else (mine, theirs)
     if not any(claim.low > inner.high for claim in outer.claims):
         return None
-    settled = all([a.rank < b.rank for a, b in inside]) and all([b.rank < a.rank for a, b in around])
+    settled = all(a.rank < b.rank for a, b in inside) and all(b.rank < a.rank for a, b in around)
     return Standing(
         tuple([((a.conjunct,), (b.conjunct,)) for a, b in inside]),
         tuple([((b.conjunct,), (a.conjunct,)) for a, b in around]),

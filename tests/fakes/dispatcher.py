@@ -36,7 +36,9 @@ class FakeKernel:
         side = LocalSide(mac_bytes(f"02:00:00:00:01:{env.number:02x}"), address=f"10.7.0.{env.number}")
         grant = self.environments.grant
         grant(env, Resource.PAGES, Right.READ | Right.WRITE | Right.GRANT)
-        grant(env, Resource.FILTER, Right.BIND | Right.SNOOP | Right.GRANT, Scope(port=0, region="net=lab"), shared=True)
+        grant(
+            env, Resource.FILTER, Right.BIND | Right.SNOOP | Right.GRANT, Scope(port=0, region="net=lab"), shared=True
+        )
         grant(env, Resource.WIRE, Right.READ | Right.TRANSMIT | Right.GRANT, Scope(port=0, locals=(side,)))
         return env
 

@@ -171,7 +171,7 @@ class FakeLibOS:
         demux = lib.exo_machine_demux(machine, port, snoop)
         regions = Regions()
         for conjunct in regions.compile(text).conjuncts:
-            check(lib.exo_demux_insert(demux, regions.native(conjunct, number)), f"conjunct {conjunct}")
+            check(lib.exo_demux_insert(demux, regions.stamp(regions.box(conjunct), number)), f"conjunct {conjunct}")
         return number
 
     def subscribe(self, mac: bytes = EVERY_GROUP, port: int = 0) -> None:

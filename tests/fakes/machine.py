@@ -106,7 +106,7 @@ class FakeFilters:
     def taker(self, conjuncts: Sequence[Box], example: FakeExample) -> str:
         return "it"
 
-    def native(self, conjunct: Box) -> Box:
+    def box(self, conjunct: Box) -> Box:
         return conjunct
 
     def stamp(self, box: Box, binding: int) -> Any:
