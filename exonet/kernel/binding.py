@@ -12,17 +12,24 @@ from functools import partial
 from typing import Any, Protocol
 
 from exonet.abi import lib
-from exonet.errors import ConflictError, DeniedError, UsageError
+from exonet.errors import ConflictError, DeniedError, ExhaustedError, UsageError
 from exonet.kernel.capability import Authority, Capability, Quota, Resource, Right, Scope, check
 from exonet.kernel.claims import Claim, Claims
 from exonet.kernel.estates import Estates
 from exonet.kernel.holding import Holding
 from exonet.kernel.native import MachinePort
 from exonet.kernel.prepared import Prepared
-from exonet.kernel.standing import Filters, Pair, Standing, stand
+from exonet.kernel.standing import Filters, Pair, Standing, exact, quick
 from exonet.trace import BindingMade, BindingRemoved, EventLog
 
 __all__ = ["Binding", "Bindings", "Claimant", "Filters"]
+
+
+#: So many bindings are compared exactly at one bind: those about which masks and values do not decide.
+MOST_EXACT = 256
+#: Of a port's shapes the last quarter is kept for environments that hold few.
+CROWDED = lib.EXO_MAX_SHAPES * 3 // 4
+FEW_SHAPES = 8
 
 
 class Claimant(Protocol):
@@ -135,7 +142,9 @@ class Bindings:
         candidate.charged, candidate.shapes = len(wanted.conjuncts), wanted.shapes
         if extras:
             self._charge_extras(candidate, extras)
-        holding.charge(env.quota, env.name, candidate.charged, candidate.shapes)
+        fresh = holding.charge(env.quota, env.name, candidate.charged, candidate.shapes)
+        if fresh and len(holding.shapes) + fresh > FEW_SHAPES:
+            self._leave_some(env, holding, candidate, fresh)
         self._install(candidate, extras)
         holding.add(candidate.number, candidate, candidate.charged, candidate.shapes)
         return candidate
@@ -163,8 +172,17 @@ class Bindings:
         if len(near) > 1:
             near.sort(key=lambda binding: binding.serial)
         extras: dict[Binding, dict[Any, None]] = {}
+        hard = 0
         for other in near:
-            found = stand(self._filters, candidate.filter, other.filter)
+            found = quick(candidate.filter, other.filter)
+            if found is None:
+                hard += 1
+                if hard > MOST_EXACT:
+                    raise ExhaustedError(
+                        f"filter {candidate.text!r}: more than {MOST_EXACT} bindings, {other} the last, would have to "
+                        "be compared with it box by box"
+                    )
+                found = exact(self._filters, candidate.filter, other.filter)
             if found.example is not None:
                 raise ConflictError(self._conflict(candidate, other, found))
             if found.inside:
@@ -185,6 +203,15 @@ class Bindings:
         more = [conjunct for each in extras.values() for conjunct in each]
         candidate.charged += len(more)
         candidate.shapes = tuple(dict.fromkeys((*candidate.shapes, *self._filters.shapes(more))))
+
+    def _leave_some(self, env: Claimant, holding: Holding[Binding], candidate: Binding, fresh: int) -> None:
+        """A port has room for EXO_MAX_SHAPES: who holds many leaves the last ones to those who hold few."""
+        used = self._machine.shapes(candidate.port, candidate.snoop)
+        if used + fresh > CROWDED:
+            raise ExhaustedError(
+                f"environment {env.name}: {len(holding.shapes)} shapes and {fresh} more: port {candidate.port} uses "
+                f"{used}, and above {CROWDED} an environment gets no more than {FEW_SHAPES}"
+            )
 
     def _consent(self, candidate: Binding, other: Binding, consents: list[Capability]) -> None:
         """May the candidate take frames from a wider binding? Its owner may, whoever shows the owner's capability,

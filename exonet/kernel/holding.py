@@ -23,8 +23,8 @@ class Holding(Generic[Bound]):
         self.conjuncts = 0
         self.shapes: dict[Hashable, int] = {}
 
-    def charge(self, quota: Quota, environment: str, conjuncts: int, shapes: Iterable[Hashable]) -> None:
-        """ExhaustedError where one more binding is over a quota."""
+    def charge(self, quota: Quota, environment: str, conjuncts: int, shapes: Iterable[Hashable]) -> int:
+        """ExhaustedError where one more binding is over a quota. Returns how many of its shapes are new here."""
         held = self.shapes
         fresh = 0
         for shape in shapes:
@@ -36,6 +36,7 @@ class Holding(Generic[Bound]):
             quota.charge("conjuncts", self.conjuncts, conjuncts, environment)
         if len(held) + fresh > quota.shapes:
             quota.charge("shapes", len(held), fresh, environment)
+        return fresh
 
     def add(self, number: int, binding: Bound, conjuncts: int, shapes: Iterable[Hashable]) -> None:
         self.bindings[number] = binding

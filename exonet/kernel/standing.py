@@ -10,11 +10,14 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from exonet.errors import ExhaustedError
 from exonet.kernel.claims import Claim, Lie, lie
 from exonet.kernel.prepared import Prepared
 
-__all__ = ["Filters", "Standing", "stand"]
+__all__ = ["MOST_PAIRS", "Filters", "Standing", "exact", "quick", "stand"]
 
+#: So many pairs of conjuncts are looked at for two filters: a quarter of a second.
+MOST_PAIRS = 1 << 18
 Pair = tuple[Sequence[Any], Sequence[Any]]
 
 
@@ -64,12 +67,17 @@ APART = Standing()
 
 def stand(filters: Filters, mine: Prepared, theirs: Prepared) -> Standing:
     """How `mine` stands to `theirs`. ExhaustedError where that takes too long to say."""
-    quick = _quick(mine, theirs)
-    return _exact(filters, mine, theirs) if quick is None else quick
+    found = quick(mine, theirs)
+    return exact(filters, mine, theirs) if found is None else found
 
 
-def _quick(mine: Prepared, theirs: Prepared) -> Standing | None:
-    """None: it needs the exact test."""
+def quick(mine: Prepared, theirs: Prepared) -> Standing | None:
+    """What the claims say; None: it needs the exact test."""
+    if len(mine.claims) * len(theirs.claims) > MOST_PAIRS:
+        raise ExhaustedError(
+            f"filter {mine.text[:80]!r} and filter {theirs.text[:80]!r}: {len(mine.claims)} and {len(theirs.claims)} "
+            f"conjuncts: at most {MOST_PAIRS} pairs are compared"
+        )
     inside: list[tuple[Claim, Claim]] = []
     around: list[tuple[Claim, Claim]] = []
     for a in mine.claims:
@@ -95,7 +103,8 @@ def _quick(mine: Prepared, theirs: Prepared) -> Standing | None:
     )
 
 
-def _exact(filters: Filters, mine: Prepared, theirs: Prepared) -> Standing:
+def exact(filters: Filters, mine: Prepared, theirs: Prepared) -> Standing:
+    """What the frames themselves say. ExhaustedError where that takes too long."""
     first = [claim.conjunct for claim in mine.claims]
     second = [claim.conjunct for claim in theirs.claims]
     found = filters.relation(first, second)

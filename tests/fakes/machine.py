@@ -178,6 +178,9 @@ class FakeMachine:
     def clear(self, port: int, snoop: bool, binding: int) -> None:
         self.boxes = [box for box in self.boxes if box[0] != binding]
 
+    def shapes(self, port: int, snoop: bool) -> int:
+        return 0
+
     def unbind(self, binding: int) -> None:
         del self.demux[binding]
         self.boxes = [box for box in self.boxes if box[0] != binding]

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: MIT
+"""Binding on a real machine: prepared filters, regions that are disjoint when granted, quotas, and what a bind costs
+when many are live.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from exonet.abi import check, lib
+from exonet.clock import Clock
+from exonet.errors import ConflictError, DeniedError, ExhaustedError
+from exonet.filters.fields import Tcp, Udp
+from exonet.hardware.nic import NicConfig
+from exonet.kernel import binding as binding_module
+from exonet.kernel import regions as regions_module
+from exonet.kernel.binding import Binding
+from exonet.kernel.boot import LibOSSpec, Machine, MachineConfig
+from exonet.kernel.capability import Quota, Resource, Right, Scope
+from exonet.kernel.environment import Environment, Mode
+from exonet.kernel.regions import Regions
+from exonet.wire.cable import cable
+
+MANY = Quota(bindings=1 << 20, conjuncts=1 << 20)
+
+
+class Desk:
+    """A machine with one port, and environments with a region each."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.bindings = machine.environments.bindings
+        self.tokens: dict[str, bytes] = {}
+        self.envs: dict[str, Environment] = {}
+
+    def open(self, name: str, region: str | None, quota: Quota = MANY, *, shared: bool = False) -> Environment:
+        env = self.machine.environments.open(name, Mode.INLINE, quota=quota)
+        self.envs[name] = env
+        scope = Scope(port=0, region=region)
+        rights = Right.BIND | Right.GRANT
+        self.tokens[name] = self.machine.environments.grant(env, Resource.FILTER, rights, scope, shared=shared)
+        return env
+
+    def bind(self, name: str, source: Any) -> Binding:
+        return self.bindings.bind(self.envs[name], source, self.tokens[name])
+
+    @property
+    def demux(self) -> Any:
+        return lib.exo_machine_demux(self.machine.native, 0, 0)
+
+    @property
+    def conjuncts(self) -> int:
+        return int(lib.exo_demux_conjuncts(self.demux))
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    here, there = cable()
+    with here, there, Machine(MachineConfig(pages=1024)) as machine:
+        machine.attach(here, NicConfig(promiscuous=True))
+        yield Desk(machine)
+
+
+def test_a_prepared_filter_is_bound_again_and_again_and_compiled_once(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.open("web", "tcp")
+    ready = desk.bindings.prepare((Tcp.dport == 80) | (Tcp.dport == 443))
+    monkeypatch.setattr(regions_module, "compile_filter", lambda source: pytest.fail(f"compiled {source!r} again"))
+    for _ in range(3):
+        bound = desk.bind("web", ready)
+        assert desk.conjuncts == len(ready.conjuncts) and bound.filter is ready
+        assert desk.bindings.prepare(ready.text) is ready
+        desk.bindings.unbind(desk.envs["web"], bound.number)
+        assert not desk.conjuncts
+
+
+def test_r13_a_prepared_filter_is_still_authorised(desk: Desk) -> None:
+    desk.open("web", "tcp")
+    with pytest.raises(DeniedError, match="does not cover"):
+        desk.bind("web", desk.bindings.prepare(Udp.dport == 80))
+    forged = bytearray(desk.tokens["web"])
+    forged[40] ^= 1
+    desk.bind("web", "tcp dst port 80")
+    with pytest.raises(DeniedError, match="not one that this kernel granted"):
+        desk.bindings.bind(desk.envs["web"], "tcp dst port 81", bytes(forged))
+    authority = desk.machine.environments.authority
+    authority.revoke(authority.authentic(desk.tokens["web"]).identifier)
+    assert not len(desk.bindings) and not desk.conjuncts
+    with pytest.raises(DeniedError, match="revoked"):
+        desk.bind("web", "tcp dst port 81")
+
+
+def test_regions_of_different_owners_are_disjoint_when_granted(desk: Desk) -> None:
+    desk.open("dns", "udp port 53")
+    with pytest.raises(ConflictError) as refused:
+        desk.open("mail", "host 10.0.0.1")
+    said = str(refused.value)
+    assert "region 'host 10.0.0.1' of environment mail and region 'udp port 53' of environment dns" in said
+    assert "Ether(" in said and "UDP(" in said
+    with pytest.raises(ConflictError, match="are the very same frames"):
+        desk.open("again", "port 53 and udp")
+    assert desk.machine.environments.authority.held_by(desk.envs["again"].number) == []
+    desk.open("disjoint", "host 10.0.0.1 and not udp port 53")
+    desk.open("nested", "udp port 53 and dst host 10.0.0.9")
+    desk.open("sharing", "host 10.0.0.2", shared=True)
+
+
+def test_a_region_is_free_again_when_its_capability_is_gone(desk: Desk) -> None:
+    desk.open("first", "tcp port 80")
+    desk.machine.environments.end(desk.envs["first"], "over")
+    desk.open("second", "tcp port 80")
+
+
+def test_r04_the_operator_s_nested_regions_take_from_each_other_without_asking(desk: Desk) -> None:
+    desk.open("all", "ip")
+    desk.open("web", "tcp port 80")
+    desk.bind("all", "ip")
+    desk.bind("web", "tcp port 80")
+    with pytest.raises(DeniedError) as refused:
+        desk.bind("all", "tcp dst port 80 and dst host 10.0.0.1")
+    said = str(refused.value)
+    assert "by its conjunct (" in said and "tcp.dport == 80" in said and "for example Ether(" in said
+    assert "or bind '(tcp dst port 80 and dst host 10.0.0.1) and not (tcp port 80)'" in said
+
+
+def test_r04_a_refusal_names_both_conjuncts(desk: Desk) -> None:
+    desk.open("web", None)
+    desk.bind("web", "tcp dst port 80")
+    with pytest.raises(ConflictError) as refused:
+        desk.bind("web", "dst host 10.0.0.1")
+    said = str(refused.value)
+    assert "conjunct (" in said and "tcp.dport == 80" in said and "10.0.0.1" in said and "Ether(" in said
+    assert "this would do: '(dst host 10.0.0.1) and not (tcp dst port 80)'" in said
+
+
+def test_a_listener_around_many_connected_sockets_is_compared_with_none(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.open("web", "tcp")
+    for i in range(300):
+        desk.bind("web", f"tcp and src host 10.0.1.{i % 250} and src port {1024 + i} and dst port 80")
+    monkeypatch.setattr(binding_module, "quick", lambda *_: pytest.fail("compared with one of them"))
+    desk.bind("web", "tcp dst port 80")
+    desk.bind("web", "tcp and src host 10.0.2.1 and src port 1 and dst port 81")
+
+
+def test_what_a_wider_binding_makes_others_hold_goes_with_it(desk: Desk) -> None:
+    """The wider filter has a conjunct that cuts the narrower one and fixes more bits: the narrower needs their meet."""
+    desk.open("web", None)
+    narrow = desk.bind("web", "ip[1] & 1 = 1 and ip[8] = 5")
+    before = desk.conjuncts
+    charged = desk.bindings._holdings[desk.envs["web"].number].conjuncts
+    for _ in range(3):
+        wide = desk.bind("web", "(ip[1] & 1 = 1 and ip[7] = 3 and ip[4:2] = 100) or ip[8] = 5")
+        assert wide.caused == {narrow: list(narrow.extra)} and narrow.extra
+        assert desk.conjuncts == before + len(wide.filter.conjuncts) + len(narrow.extra)
+        desk.bindings.unbind(desk.envs["web"], wide.number)
+        assert desk.conjuncts == before and not narrow.extra
+        assert desk.bindings._holdings[desk.envs["web"].number].conjuncts == charged
+
+
+@pytest.mark.parametrize("quota", [Quota(bindings=3), Quota(conjuncts=5), Quota(shapes=2)])
+def test_a_quota_names_itself_and_nobody_else_is_affected(desk: Desk, quota: Quota) -> None:
+    desk.open("greedy", "udp", quota)
+    desk.open("modest", "tcp")
+    name = next(name for name in ("bindings", "conjuncts", "shapes") if getattr(quota, name) != getattr(Quota(), name))
+    with pytest.raises(ExhaustedError, match=rf"environment greedy: \d+ {name} and \d+ more: its quota is"):
+        for i in range(20):
+            desk.bind("greedy", f"udp dst port {i} and udp[{8 + i}] = 1")
+    desk.bind("modest", "tcp dst port 80")
+
+
+def masks() -> Iterator[str]:
+    """Hundreds of filters, each with a mask that no other has, all disjoint."""
+    for i in range(400):
+        bits = i % 8
+        yield f"udp and dst port {i + 1} and udp[{8 + i // 8}] & {1 << bits} != 0"
+
+
+def test_the_tuple_space_explosion_ends_at_the_quota(desk: Desk) -> None:
+    """CVE-2019-25076: many masks, each one more probe for everybody's frames."""
+    desk.open("victim", "udp and dst net 10.0.0.0/8")
+    attacker = desk.open("attacker", "udp and not dst net 10.0.0.0/8 and not ip6", replace(Quota(), shapes=12))
+    desk.bind("victim", "udp and dst host 10.0.0.1 and dst port 53")
+    mine, refused = int(lib.exo_demux_shapes(desk.demux)), 0
+    for text in masks():
+        try:
+            desk.bind("attacker", f"({text}) and ip and not dst net 10.0.0.0/8")
+        except ExhaustedError as error:
+            assert "shapes" in str(error)
+            refused += 1
+    assert refused > 380
+    assert lib.exo_demux_shapes(desk.demux) <= mine + attacker.quota.shapes
+    desk.bind("victim", "udp and dst host 10.0.0.1 and dst port 54")
+    desk.machine.environments.end(attacker, "enough")
+    assert lib.exo_demux_shapes(desk.demux) == mine
+
+
+def test_the_last_shapes_of_a_port_are_for_those_who_hold_few(desk: Desk) -> None:
+    names = [f"e{i}" for i in range(5)]
+    for i, name in enumerate(names):
+        desk.open(name, f"udp dst portrange {1000 * i}-{1000 * i + 999}", Quota(shapes=64))
+    for i, name in enumerate(names[:4]):
+        with pytest.raises(ExhaustedError, match="shapes"):
+            for text in masks():
+                port = int(text.split()[4])
+                desk.bind(name, text.replace(f"port {port} ", f"port {1000 * i + port} "))
+    assert lib.exo_demux_shapes(desk.demux) <= binding_module.CROWDED
+    desk.bind(names[4], "udp dst port 4500 and udp[400] = 7")
+
+
+def test_live_machines_hash_by_seeds_of_their_own_and_virtual_ones_repeat() -> None:
+    def seeds(clock: Clock) -> set[int]:
+        found = set()
+        for _ in range(2):
+            with Machine(MachineConfig(clock=clock, pages=16, seed=5)) as machine:
+                found.add(machine.hash_seed)
+        return found
+
+    assert len(seeds(Clock.MONOTONIC)) == 2
+    assert seeds(Clock.VIRTUAL) == {5}
+
+
+def test_spawn_refuses_a_region_that_cuts_another(desk: Desk) -> None:
+    spec = LibOSSpec("a", libos="sink", bindings=("udp port 53",), local="none")
+    desk.machine.spawn(spec)
+    other = replace(spec, name="b", bindings=("dst host 10.0.0.1",))
+    with pytest.raises(ConflictError, match=r"region .dst host 10\.0\.0\.1. of environment b"):
+        desk.machine.spawn(other)
+
+
+def model(text: str) -> Any:
+    (only,) = Regions().compile(text).conjuncts
+    return only.to_native(0)
+
+
+def fill(desk: Desk, count: int, each: Callable[[Any, int], None]) -> None:
+    env = desk.machine.environments.open("many", Mode.INLINE).number
+    box = model("tcp and src host 10.0.0.1 and dst host 10.0.0.2 and src port 1 and dst port 80")
+    for number in range(count):
+        box.binding = check(lib.exo_machine_binding(desk.machine.native, env, 0, 0), "binding")
+        each(box, number)
+        check(lib.exo_demux_insert(desk.demux, box), "conjunct")
+
+
+def test_a_binding_takes_at_most_200_bytes_of_the_c_core(desk: Desk) -> None:
+    empty = lib.exo_demux_bytes(desk.demux) + lib.exo_machine_binding_bytes(desk.machine.native)
+    place = next(
+        i
+        for box in [model("tcp and src host 10.0.0.1 and dst host 10.0.0.2 and src port 1 and dst port 80")]
+        for i in range(box.atoms)
+        if box.atom[i].base == lib.EXO_BASE_IP4
+    )
+
+    def ports(box: Any, number: int) -> None:
+        box.atom[place].value = number
+
+    fill(desk, 100_000, ports)
+    assert desk.conjuncts == 100_000
+    held = lib.exo_demux_bytes(desk.demux) + lib.exo_machine_binding_bytes(desk.machine.native) - empty
+    assert held / 100_000 <= 200
+    desk.machine.environments.end(desk.machine.environments.at(1), "over")
+    assert not desk.conjuncts
+
+
+def test_the_end_of_an_environment_leaves_the_bindings_of_others(desk: Desk) -> None:
+    native = desk.machine.native
+    desk.open("b", "udp")
+    mine = desk.bind("b", "udp dst port 1")
+
+    def ports(box: Any, number: int) -> None:
+        box.atom[box.atoms - 1].value = number
+
+    fill(desk, 20, ports)
+    many = desk.machine.environments.at(2)
+    after = desk.bind("b", "udp dst port 2")
+    for number in (mine.number + 1, mine.number + 8, after.number - 1):  # the first, one between, the last of its list
+        check(lib.exo_machine_unbind(native, number), "unbind")
+    assert desk.conjuncts == 17 + len(mine.filter.conjuncts) + len(after.filter.conjuncts)
+    desk.machine.environments.end(many, "over")
+    assert desk.conjuncts == len(mine.filter.conjuncts) + len(after.filter.conjuncts)
+    assert lib.exo_machine_unbind(native, mine.number + 2) == lib.EXO_E_NOT_FOUND
