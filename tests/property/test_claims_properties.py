@@ -6,11 +6,13 @@ import random
 import pytest
 
 from exonet.errors import ExonetError
+from exonet.filters.conjunct import Conjunct
 from exonet.filters.region import Kind, relation
 from exonet.kernel.binding import Bindings
 from exonet.kernel.capability import Authority, Quota, Resource, Right, Scope
 from exonet.kernel.claims import Claims, Lie, lie
-from exonet.kernel.regions import Regions
+from exonet.kernel.regions import Regions, volume
+from exonet.kernel.standing import stand
 from tests.fakes.machine import FakeMachine
 from tests.fakes.pairwise import Pairwise, pick
 
@@ -103,3 +105,33 @@ def test_what_is_seen_at_once_is_what_the_exact_test_says(seed):
         if found is not Lie.UNCLEAR:
             assert relation((a.conjunct,), (b.conjunct,)).kind in exact[found], (str(a.conjunct), str(b.conjunct))
     assert seen == set(Lie)
+
+
+def made(*boxes):
+    """A filter of boxes (mask, value) over the second byte, which no compiler has merged."""
+    conjuncts = tuple(Conjunct.of({0: (mask << 8, value << 8)}) for mask, value in boxes)
+    return REGIONS._prepare(f"{boxes}", conjuncts)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ([(3, 0), (3, 2)], [(1, 0)], True),  # two halves are the whole, though each lies within it
+        ([(3, 0), (7, 2), (7, 6)], [(1, 0)], True),
+        ([(3, 0), (7, 2)], [(1, 0)], False),
+    ],
+)
+def test_r04_a_union_may_be_all_of_what_each_of_its_parts_is_within(one, other, same):
+    narrow, wide = made(*one), made(*other)
+    assert stand(REGIONS, narrow, wide).same == stand(REGIONS, wide, narrow).same == same
+    index = Claims()
+    holder = Holder("arp")
+    holder.claims, holder.high = narrow.claims, narrow.high
+    index.add(holder)
+    assert (holder in index.near(wide.claims)) == same
+
+
+@pytest.mark.parametrize("text", ["udp and greater 100", "ip[0] & 15 = 6 and ip[8] = 1", "udp and not greater 100"])
+def test_no_lower_bound_where_lengths_take_part(text):
+    """A length on the wire and a header's length are not bits that frames have independently of all others."""
+    assert all(volume(conjunct)[0] == 0.0 for conjunct in REGIONS.compile(text).conjuncts)
