@@ -80,12 +80,7 @@ static int32_t find_twin(const struct demux_shape *shape, uint32_t head, const s
 /* Is entry a to be asked before b of the same key? The smaller interval, then the narrower filter; new ones after their equals. */
 static int before(const struct demux_shape *shape, const struct demux_entry *a, const struct demux_entry *b)
 {
-    if (shape->form.interval.bytes) {
-        const struct demux_range *x = demux_range_of(shape, a), *y = demux_range_of(shape, b);
-        if (x->high - x->low != y->high - y->low)
-            return x->high - x->low < y->high - y->low;
-    }
-    return a->breadth < b->breadth;
+    return shape->form.interval.bytes ? demux_range_before(shape, a, b) : a->breadth < b->breadth;
 }
 
 static void link_entry(struct exo_demux *demux, uint32_t place, uint32_t number, uint32_t head)

@@ -162,6 +162,8 @@ void demux_range_free(struct demux_shape *shape, struct demux_segments *segments
 void demux_range_add(const struct demux_shape *shape, struct demux_segments *segments, uint32_t number);
 /* The entry is in no chain any more; head: the first of those that are left. */
 void demux_range_remove(const struct demux_shape *shape, struct demux_segments *segments, uint32_t number, uint32_t head);
+/* Is a to be asked before b of the same key? */
+int demux_range_before(const struct demux_shape *shape, const struct demux_entry *a, const struct demux_entry *b);
 uint32_t demux_range_find(const struct demux_segments *segments, uint32_t value);
 /* demux_dispatch.c */
 void demux_dispatch(struct exo_demux *demux);

@@ -62,15 +62,20 @@ static uint32_t split_at(struct demux_segments *segments, uint32_t value)
     return i + 1;
 }
 
+/* By bits, breadth, size: large intervals of nearly one size have the same bits, and then breadth decides, as it does between shapes. */
+int demux_range_before(const struct demux_shape *shape, const struct demux_entry *a, const struct demux_entry *b)
+{
+    const struct demux_range *x = demux_range_of(shape, a), *y = demux_range_of(shape, b);
+    if (x->bits != y->bits)
+        return x->bits > y->bits;
+    if (a->breadth != b->breadth)
+        return a->breadth < b->breadth;
+    return x->high - x->low < y->high - y->low;
+}
+
 static int narrower(const struct demux_shape *shape, uint32_t a, uint32_t b)
 {
-    if (b == DEMUX_NONE)
-        return 1;
-    const struct demux_entry *x = demux_entry_at(shape, a), *y = demux_entry_at(shape, b);
-    const struct demux_range *i = demux_range_of(shape, x), *j = demux_range_of(shape, y);
-    if (i->high - i->low != j->high - j->low)
-        return i->high - i->low < j->high - j->low;
-    return x->breadth < y->breadth;
+    return b == DEMUX_NONE || demux_range_before(shape, demux_entry_at(shape, a), demux_entry_at(shape, b));
 }
 
 /* Neighbours of one owner become one. */

@@ -5,10 +5,10 @@
 A *space* is what offsets are counted from: the frame (0), the end of the IPv4 header that begins at byte n (n), or the
 length on the wire (-1). A *term* (space, mask, value) says which bits of that space have which value. The bits of a
 space are one integer, byte b at bits 8b..8b+7, so `int.from_bytes(frame, "little") & mask == value` is the whole test;
-the length is a plain 16-bit integer. A conjunct is a box (one term per space), the terms it excludes, and how many
-captured bytes must be there. Equal boxes are equal objects: `Conjunct.of` reduces exclusions by the box, raises the
-guards over all masked bytes, and turns offsets after an IPv4 header whose length the box fixes into offsets of the
-frame.
+the length is a plain 16-bit integer. A conjunct is a box (one term per space), at most one interval of a field
+(span.py), the terms it excludes, and how many captured bytes must be there. `Conjunct.of` makes the canonical one: it
+reduces exclusions by the box, takes bits that the interval fixes anyhow out of the box, raises the guards over all
+bytes it looks at, and turns offsets after an IPv4 header whose length the box fixes into offsets of the frame.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,14 +18,31 @@ from typing import Any, NamedTuple, Self
 
 from exonet.abi import ffi, lib
 from exonet.errors import FilterError
-from exonet.filters.names import describe_term
+from exonet.filters.names import describe_interval, describe_term
+from exonet.filters.span import FRAME, LENGTH, Field, Interval, Term
 
-FRAME = 0
-LENGTH = -1
+__all__ = [
+    "ETHERNET_IP4",
+    "FRAME",
+    "LENGTH",
+    "MAX_ATOMS",
+    "Atom",
+    "Base",
+    "Bits",
+    "Conjunct",
+    "Term",
+    "apart",
+    "byte_length",
+    "clash",
+    "header_length",
+    "meet",
+    "shift_space",
+    "within",
+]
+
 ETHERNET_IP4 = 14
 MAX_ATOMS: int = lib.EXO_MAX_ATOMS
 
-Term = tuple[int, int, int]
 Bits = Mapping[int, tuple[int, int]]
 
 
@@ -146,15 +163,76 @@ def _reduce(bits: dict[int, tuple[int, int]], excluded: Iterable[Term]) -> set[T
         pending = left
 
 
+def _cut(interval: Interval, excluded: Iterable[Term]) -> Interval | None:
+    """The interval without the exclusions of its field alone that reach over one of its ends."""
+    shared, common = interval.common
+    for space, mask, value in excluded:
+        field = interval.field
+        wanted = field.part(mask)
+        if space != field.space or field.term(wanted, 0)[1] != mask:
+            continue
+        reach = field.reach(wanted | shared, field.part(value) | common)
+        if reach and reach[0] <= interval.low <= reach[1]:
+            return interval.within(reach[1] + 1, field.most)
+        if reach and reach[0] <= interval.high <= reach[1]:
+            return interval.within(0, reach[0] - 1)
+    return interval
+
+
+def _clip(bits: Bits, interval: Interval) -> Interval | None:
+    """The interval as far as the leading bits of its field that the box fixes let it reach."""
+    field = interval.field
+    mask, value = (field.part(known) for known in bits.get(field.space, (0, 0)))
+    lead = field.most & ~((1 << (~mask & field.most).bit_length()) - 1)
+    clipped = interval.within(value & lead, value & lead | field.most & ~lead)
+    if clipped and mask != lead and not any(not clash(bits, {s: (m, v)}) for s, m, v in clipped.prefixes()):
+        return None
+    return clipped
+
+
+def _settle(
+    bits: dict[int, tuple[int, int]], excluded: Iterable[Term], interval: Interval | None
+) -> tuple[set[Term], Interval | None] | None:
+    """What is left of exclusions and interval; what these fix goes into the box. None: nothing is left of it."""
+    left = _reduce(bits, excluded)
+    while left is not None and interval is not None and not interval.is_all:
+        space, mask, value = interval.field.term(*interval.common)
+        if clash(bits, {space: (mask, value)}):
+            return None
+        bits.update(meet(bits, {space: (mask, value)}))
+        if interval.size == 1:
+            interval = None
+            left = _reduce(bits, left)
+            break
+        clipped = _clip(bits, interval)
+        left = _reduce(bits, {term for term in left if clipped and not clipped.avoids(term)})
+        cut = _cut(clipped, left or ()) if clipped else None
+        if cut is None:
+            return None
+        if cut == interval and _clip(bits, cut) == cut:
+            break
+        interval = cut
+    return None if left is None else (left, None if interval and interval.is_all else interval)
+
+
+def _strip(bits: dict[int, tuple[int, int]], interval: Interval) -> None:
+    """Takes out of the box what the interval says anyhow."""
+    space, shared, _ = interval.field.term(*interval.common)
+    mask, value = bits.pop(space, (0, 0))
+    if mask & ~shared:
+        bits[space] = (mask & ~shared, value & ~shared)
+
+
 @dataclass(frozen=True, slots=True)
 class Conjunct:
-    """A box, the terms it excludes, and its length guards. Made by `Conjunct.of`; compared without its breadth."""
+    """A box, the terms it excludes, its length guards, its interval. Made by `of`; compared without its breadth."""
 
     box: tuple[Term, ...]
     excluded: tuple[Term, ...]
     frame_bytes: int
     ip4_bytes: int
     ip4_at: int
+    interval: Interval | None = None
     breadth: int = field(default=0, compare=False)
 
     @classmethod
@@ -163,6 +241,7 @@ class Conjunct:
         bits: Bits,
         excluded: Iterable[Term] = (),
         *,
+        interval: Interval | None = None,
         frame_bytes: int = 0,
         ip4_bytes: int = 0,
         ip4_at: int = ETHERNET_IP4,
@@ -170,9 +249,14 @@ class Conjunct:
     ) -> Self | None:
         """The canonical conjunct of a box; None where no frame is in it."""
         box = {space: known for space, known in bits.items() if known[0]}
-        left = _reduce(box, excluded)
-        if left is None:
+        if interval and interval.field.space == FRAME:
+            frame_bytes = max(frame_bytes, interval.field.end)
+        elif interval and interval.field.space != LENGTH:
+            ip4_bytes = max(ip4_bytes, interval.field.end)
+        settled = _settle(box, excluded, interval)
+        if settled is None:
             return None
+        left, interval = settled
         uses_ip4 = ip4_bytes > 0 or ip4_at in box or any(space == ip4_at for space, _, _ in left)
         header = header_length(box, ip4_at) if uses_ip4 else None
         if header is not None:
@@ -180,7 +264,9 @@ class Conjunct:
             if not shift_space(box, ip4_at, end):
                 return None
             moved = [(FRAME, m << 8 * end, v << 8 * end) if s == ip4_at else (s, m, v) for s, m, v in left]
-            return cls.of(box, moved, frame_bytes=max(frame_bytes, end + ip4_bytes), breadth=breadth)
+            if interval and interval.field.space == ip4_at:
+                interval = interval._replace(field=Field(FRAME, end + interval.field.offset, interval.field.size))
+            return cls.of(box, moved, interval=interval, frame_bytes=max(frame_bytes, end + ip4_bytes), breadth=breadth)
         for space, mask, _ in (*((s, m, v) for s, (m, v) in box.items()), *left):
             if space == FRAME:
                 frame_bytes = max(frame_bytes, byte_length(mask))
@@ -188,8 +274,12 @@ class Conjunct:
                 ip4_bytes = max(ip4_bytes, byte_length(mask))
         if uses_ip4:
             frame_bytes = max(frame_bytes, ip4_at + 1)
+        else:
+            ip4_at = ETHERNET_IP4
+        if interval:
+            _strip(box, interval)
         terms = tuple(sorted((space, mask, value) for space, (mask, value) in box.items()))
-        return cls(terms, tuple(sorted(left)), frame_bytes, ip4_bytes, ip4_at if uses_ip4 else ETHERNET_IP4, breadth)
+        return cls(terms, tuple(sorted(left)), frame_bytes, ip4_bytes, ip4_at, interval, breadth)
 
     def with_values(self, box: tuple[Term, ...], excluded: tuple[Term, ...]) -> "Conjunct":
         """The conjunct with the same masks and other values; `excluded` is sorted."""
@@ -199,6 +289,44 @@ class Conjunct:
     def bits(self) -> dict[int, tuple[int, int]]:
         """The box as a mapping from space to (mask, value)."""
         return {space: (mask, value) for space, mask, value in self.box}
+
+    @property
+    def known(self) -> dict[int, tuple[int, int]]:
+        """The box with the bits on which all values of the interval agree: all bits that a frame of it must have."""
+        if self.interval is None:
+            return self.bits
+        space, mask, value = self.interval.field.term(*self.interval.common)
+        return meet(self.bits, {space: (mask, value)})
+
+    def bounds(self, field: Field) -> tuple[int, int]:
+        """Between which values a field lies for every frame of the conjunct, as far as box and interval say."""
+        mask, value = (field.part(known) for known in self.known.get(field.space, (0, 0)))
+        low, high = value, value | field.most & ~mask
+        if self.interval is None or self.interval.field != field:
+            return low, high
+        return max(low, self.interval.low), min(high, self.interval.high)
+
+    def plain(self) -> tuple["Conjunct", ...]:
+        """Disjoint conjuncts without intervals whose union it is; itself where it has none."""
+        if self.interval is None:
+            return (self,)
+        pieces = (self._under(term) for term in self.interval.prefixes())
+        return tuple(piece for piece in pieces if piece)
+
+    def _under(self, term: Term) -> "Conjunct | None":
+        """Where the term holds instead of the interval."""
+        space, mask, value = term
+        extra = {space: (mask, value)}
+        if clash(self.bits, extra):
+            return None
+        return Conjunct.of(
+            meet(self.bits, extra),
+            self.excluded,
+            frame_bytes=self.frame_bytes,
+            ip4_bytes=self.ip4_bytes,
+            ip4_at=self.ip4_at,
+            breadth=self.breadth,
+        )
 
     @property
     def atoms(self) -> tuple[Atom, ...]:
@@ -213,14 +341,20 @@ class Conjunct:
         )
 
     @property
-    def specificity(self) -> int:
+    def fixed_bits(self) -> int:
         """How many bits the box fixes."""
         return sum(mask.bit_count() for _, mask, _ in self.box)
 
     @property
-    def rank(self) -> tuple[int, int, int, int, int]:
+    def specificity(self) -> int:
+        """How many bits it fixes, in 16.16: those of the box, and an interval's by its size."""
+        return (self.fixed_bits << 16) + (self.interval.specificity if self.interval else 0)
+
+    @property
+    def rank(self) -> tuple[int, int, int, int, int, int]:
         """Sorts the conjunct that wins first: the order of csrc/demux.h."""
-        return (-self.specificity, self.breadth, -len(self.excluded), -self.frame_bytes, -self.ip4_bytes)
+        size = self.interval.size if self.interval else 0
+        return (-self.specificity, self.breadth, size, -len(self.excluded), -self.frame_bytes, -self.ip4_bytes)
 
     def matches(self, frame: bytes, wire_len: int | None = None) -> bool:
         """Does the conjunct hold for the captured bytes of a frame, `wire_len` long on the wire?"""
@@ -233,6 +367,10 @@ class Conjunct:
             if len(frame) < end + self.ip4_bytes:
                 return False
             spaces[self.ip4_at] = int.from_bytes(frame[end : end + self.ip4_bytes], "little")
+        if self.interval:
+            field, low, high = self.interval
+            if not low <= field.part(spaces[field.space]) <= high:
+                return False
         return all(spaces[space] & mask == value for space, mask, value in self.box) and not any(
             spaces[space] & mask == value for space, mask, value in self.excluded
         )
@@ -243,10 +381,15 @@ class Conjunct:
             self.ip4_bytes and (other.ip4_at != self.ip4_at or other.ip4_bytes < self.ip4_bytes)
         ):
             return False
-        inner = other.bits
+        if self.interval:
+            low, high = other.bounds(self.interval.field)
+            if low < self.interval.low or high > self.interval.high:
+                return False
+        inner = other.known
         return within(inner, self.bits) and all(
             clash(inner, {space: (mask, value)})
             or any(space == s and not m & ~mask and (v ^ value) & m == 0 for s, m, v in other.excluded)
+            or (other.interval is not None and other.interval.avoids((space, mask, value)))
             for space, mask, value in self.excluded
         )
 
@@ -265,13 +408,36 @@ class Conjunct:
         for i, atom in enumerate((*atoms, *excluded)):
             base = atom.base if i < len(atoms) else atom.base | lib.EXO_BASE_NOT
             native.atom[i] = (base, atom.offset, atom.mask, atom.value)
+        if self.interval:
+            (space, offset, size), low, high = self.interval
+            base = Base.LENGTH if space == LENGTH else Base.IP4 if space else Base.FRAME
+            native.interval = (base, offset, size, low, high)
         return native
 
     def __str__(self) -> str:
-        bits = self.bits
-        parts = [text for space, mask, value in self.box for text in describe_term(bits, space, mask, value)]
+        bits, box, parts = self.known, self.bits, []
+        if self.interval:
+            shown = describe_interval(bits, self.interval)
+            if shown is None:
+                box = meet(box, {space: (mask, value) for space, mask, value in self.interval.prefixes()})
+            else:
+                parts.append(shown)
+        terms = sorted((space, mask, value) for space, (mask, value) in box.items())
+        parts = [text for term in terms for text in describe_term(bits, *term)] + parts
         for space, mask, value in self.excluded:
             parts.append("not (" + " and ".join(describe_term(bits, space, mask, value)) + ")")
         if not parts:
             parts.append("everything" if not self.frame_bytes else f"at least {self.frame_bytes} bytes")
         return ", ".join(parts)
+
+
+def apart(a: Conjunct, b: Conjunct) -> bool:
+    """Do boxes or intervals show that no frame is in both? Sufficient: see region.py for the exact test."""
+    if a.interval is None and b.interval is None:
+        return clash(a.bits, b.bits)
+    if clash(a.known, b.known):
+        return True
+    for one, other in ((a, b), (b, a)):
+        if one.interval and one.interval.within(*other.bounds(one.interval.field)) is None:
+            return True
+    return False

@@ -67,6 +67,9 @@ def _touched(conjuncts: Sequence[Conjunct]) -> dict[int, int]:
     for conjunct in conjuncts:
         for space, mask, _ in (*conjunct.box, *conjunct.excluded):
             touched[space] = touched.get(space, 0) | mask
+        if conjunct.interval:
+            space, mask, _ = conjunct.interval.field.term(conjunct.interval.field.most, 0)
+            touched[space] = touched.get(space, 0) | mask
     return touched
 
 

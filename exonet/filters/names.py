@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
+from exonet.filters import span
+
 TAGS = (0x8100, 0x88A8, 0x9100)
 
 
@@ -72,14 +74,14 @@ def _frame_fields(bits: Mapping[int, tuple[int, int]]) -> tuple[Field, ...]:
     fields: tuple[Field, ...] = ETHERNET
     start = 14
     ethertype = _known(bits, 12, 2)
-    if ethertype in TAGS:
-        fields, start, ethertype = fields + VLAN, 18, _known(bits, 16, 2)
+    while ethertype in TAGS:
+        fields, start, ethertype = fields + _at(VLAN, start - 14), start + 4, _known(bits, start + 2, 2)
     if ethertype == 0x800:
         return fields + _at(IP4, start)
     if ethertype == 0x86DD:
         upper = TRANSPORT.get(_known(bits, start + 6, 1) or 0, ())
         return fields + _at(IP6, start) + _at(upper, start + 40)
-    return fields + (ARP if ethertype in (0x806, 0x8035) and start == 14 else ())
+    return fields + (_at(ARP, start - 14) if ethertype in (0x806, 0x8035) else ())
 
 
 def _show(field: Field, value: int) -> str:
@@ -134,6 +136,47 @@ def fixed_value(bits: Mapping[int, tuple[int, int]], name: str) -> int | None:
     return None
 
 
+def _named(bits: Mapping[int, tuple[int, int]], field: span.Field) -> tuple[Field, int] | None:
+    """The named field that these bytes are (a word of), and the first of its bytes that they are."""
+    for named in _fields_of(bits, field.space) if field.space != span.LENGTH else ():
+        first = field.offset - named.offset
+        whole = first == 0 and named.size == field.size and named.mask == field.most
+        if whole or (named.form == "ip6" and field.size == 4 and first in (0, 4, 8, 12)):
+            return named, first
+    return None
+
+
+def named_fields(bits: Mapping[int, tuple[int, int]], space: int) -> Iterator[tuple[span.Field, bool]]:
+    """The fields of a space that can lie in an interval, and whether people give ranges or prefixes of them."""
+    for named in _fields_of(bits, space):
+        if named.form == "ip6":
+            yield from ((span.Field(space, named.offset + word, 4), True) for word in (0, 4, 8, 12))
+        elif named.size in (1, 2, 4) and named.mask == (1 << 8 * named.size) - 1:
+            yield span.Field(space, named.offset, named.size), named.form == "ip" or named.name.endswith("port")
+
+
+def describe_interval(bits: Mapping[int, tuple[int, int]], interval: span.Interval) -> str | None:
+    """`tcp.dport 1000..2000`, with the names that the box gives its bytes. None: a prefix of an address, which
+    describe_term shows better.
+    """
+    field, low, high = interval
+    if field.space == span.LENGTH:
+        return f"length {low}..{high}"
+    found = _named(bits, field)
+    if found is None:
+        return f"{_space_name(field.space)}[{field.offset}:{field.size}] {low:#x}..{high:#x}"
+    named, first = found
+    if named.form in ("ip", "ip6") and len(list(interval.prefixes())) == 1:
+        return None
+    if named.form == "ip6":
+        return f"{named.name}[{first}:4] {low:#x}..{high:#x}"
+    return f"{named.name} {_show(named, low)}..{_show(named, high)}"
+
+
+def _space_name(space: int) -> str:
+    return "frame" if space == 0 else f"l4@{space}" if space != 14 else "l4"
+
+
 def describe_term(bits: Mapping[int, tuple[int, int]], space: int, mask: int, value: int) -> Iterator[str]:
     """The comparisons that a term makes, with the names that the box `bits` gives its bytes."""
     if space == -1:
@@ -145,4 +188,4 @@ def describe_term(bits: Mapping[int, tuple[int, int]], space: int, mask: int, va
             yield _compare(field, m, v)
             covered = int.from_bytes(field.mask.to_bytes(field.size, "big"), "little") << 8 * field.offset
             mask, value = mask & ~covered, value & ~covered
-    yield from _rest("frame" if space == 0 else f"l4@{space}" if space != 14 else "l4", mask, value)
+    yield from _rest(_space_name(space), mask, value)

@@ -8,13 +8,14 @@ frame; `separate` gives a nested binding the extra conjuncts with which the demu
 the narrower filter win everywhere.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import product
 from typing import Protocol, Self
 
 from exonet.errors import ExhaustedError
-from exonet.filters.conjunct import MAX_ATOMS, Conjunct, clash, meet
+from exonet.filters.conjunct import MAX_ATOMS, Conjunct, apart, meet
 from exonet.filters.example import build, scapy_expression, wire_length
 from exonet.filters.solve import QUOTA, solve
 
@@ -117,11 +118,9 @@ def overlap(a: Conjuncts, b: Conjuncts, quota: int = QUOTA) -> Example | None:
         raise ExhaustedError(
             f"overlap of {len(first)} with {len(second)} conjuncts: at most {MAX_PAIRS} pairs are compared"
         )
-    boxes = [conjunct.bits for conjunct in second]
     for conjunct in first:
-        bits = conjunct.bits
-        for other, box in zip(second, boxes, strict=True):
-            if not clash(bits, box) and (found := _example((conjunct, other), quota=quota)):
+        for other in second:
+            if not apart(conjunct, other) and (found := _example((conjunct, other), quota=quota)):
                 return found
     return None
 
@@ -168,7 +167,7 @@ def nesting(a: Conjuncts, b: Conjuncts, quota: int = QUOTA) -> Nesting:
     others = tuple(b)
     for mine in a:
         for other in others:
-            found = relation((mine,), (other,), quota) if not clash(mine.bits, other.bits) else None
+            found = relation((mine,), (other,), quota) if not apart(mine, other) else None
             if found is None or found.kind is Kind.DISJOINT:
                 continue
             if found.kind in (Kind.EQUAL, Kind.PARTIAL):
@@ -199,10 +198,9 @@ def separate(inner: Conjuncts, outer: Conjuncts) -> tuple[Conjunct, ...]:
     for conjunct in inner:
         _keep_narrowest(found, conjunct)
         for other in outers:
-            if other.rank[:2] > conjunct.rank[:2] or clash(conjunct.bits, other.bits):
+            if other.rank[:2] > conjunct.rank[:2] or apart(conjunct, other):
                 continue
-            both = _intersection(conjunct, other)
-            if both is not None:
+            for both in _intersections(conjunct, other):
                 _keep_narrowest(found, both)
     return tuple(found.values())
 
@@ -218,12 +216,31 @@ def remedy(refused: str, holder: str) -> str:
     return f"({refused}) and not ({holder})"
 
 
+def _intersections(inner: Conjunct, outer: Conjunct) -> Iterator[Conjunct]:
+    """The intersection: of intervals of two fields, the one that has fewer prefixes is taken apart."""
+    if inner.interval and outer.interval and inner.interval.field != outer.interval.field:
+        ours, theirs = inner.plain(), outer.plain()
+        pairs = product(ours, (outer,)) if len(ours) <= len(theirs) else product((inner,), theirs)
+    else:
+        pairs = product((inner,), (outer,))
+    for one, other in pairs:
+        both = None if apart(one, other) else _intersection(one, other)
+        if both is not None:
+            yield both
+
+
 def _intersection(inner: Conjunct, outer: Conjunct) -> Conjunct | None:
     if inner.ip4_bytes and outer.ip4_bytes and inner.ip4_at != outer.ip4_at:
         raise ExhaustedError(f"({inner}) within ({outer}): they count from two IPv4 headers")
+    interval = inner.interval or outer.interval
+    if interval and inner.interval and outer.interval:
+        interval = interval.within(outer.interval.low, outer.interval.high)
+        if interval is None:
+            return None
     both = Conjunct.of(
-        meet(inner.bits, outer.bits),
+        meet(inner.known, outer.known),
         (*inner.excluded, *outer.excluded),
+        interval=interval,
         frame_bytes=max(inner.frame_bytes, outer.frame_bytes),
         ip4_bytes=max(inner.ip4_bytes, outer.ip4_bytes),
         ip4_at=inner.ip4_at if inner.ip4_bytes else outer.ip4_at,

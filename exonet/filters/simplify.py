@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The pass from paths to few conjuncts: drop what a path does not need, expand ranges, merge.
+"""The pass from paths to few conjuncts: drop what a path does not need, expand ranges, merge, find intervals.
 
 A path to a match carries every test that failed on the way (`not src port 80` before `dst port 80`). Where the program
 accepts the path without such a test too, the test goes: the union stays what it was, and 12 boxes stand for `port 53`
-instead of hundreds. Ranges become prefixes. The result may overlap itself, which conjuncts of one binding may
+instead of hundreds. Ranges become prefixes, so that every path is a set of boxes; the next pass (interval.py) makes
+intervals of what can be one. The result may overlap itself, which conjuncts of one binding may
 (SEMANTICS R4).
 """
 
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from exonet.filters.conjunct import ETHERNET_IP4, MAX_ATOMS, Conjunct, Term
+from exonet.filters.interval import with_intervals
 from exonet.filters.value import WORD, Value
 from exonet.filters.walk import State, Undecomposable, Walk
 
@@ -197,10 +199,9 @@ def _merge_across(group: set[Conjunct], space: int, bit: int) -> set[Conjunct] |
 
 def _volume(conjunct: Conjunct) -> int:
     """How many of 2**SPACE_BITS headers the conjunct takes, exclusions taken as independent."""
-    open_bits = SPACE_BITS - conjunct.specificity
-    if open_bits <= 0:
-        return 1
-    volume = 1 << open_bits
+    interval = conjunct.interval
+    open_bits = SPACE_BITS - conjunct.fixed_bits - (interval.field.width if interval else 0)
+    volume = (interval.size if interval else 1) << max(open_bits, 0)
     for _, mask, _ in conjunct.excluded:
         volume -= volume >> mask.bit_count()
     return volume
@@ -212,7 +213,7 @@ def with_breadth(conjuncts: Sequence[Conjunct]) -> tuple[Conjunct, ...]:
     scale = round(1024 * math.log2(volume)) if volume else 0
     excluded = min(sum(len(conjunct.excluded) for conjunct in conjuncts), MAX_COUNTED)
     breadth = scale * (MAX_COUNTED + 1) + MAX_COUNTED - excluded
-    ordered = sorted(conjuncts, key=lambda c: (c.rank, c.box, c.excluded))
+    ordered = sorted(conjuncts, key=lambda c: (c.rank, c.box, c.interval or (), c.excluded))
     return tuple(replace(conjunct, breadth=breadth) for conjunct in ordered)
 
 
@@ -224,4 +225,5 @@ def simplify(walk: Walk) -> tuple[Conjunct, ...]:
             found.add(conjunct)
             if len(found) > MAX_CONJUNCTS:
                 raise Undecomposable(f"it takes more than {MAX_CONJUNCTS} conjuncts")
-    return with_breadth(drop_contained(merge_siblings(drop_contained(found))))
+    few = merge_siblings(drop_contained(found))
+    return with_breadth(drop_contained(with_intervals(drop_contained(few))))

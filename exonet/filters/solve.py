@@ -6,7 +6,7 @@ excluded term must hold, or the frame must be too short for it. `_search` picks 
 tries each, disjointly. Offsets after an IPv4 header are first taken as bytes of their own: if that has no answer,
 nothing has. If it has, the search is repeated for each header length with all offsets in the frame, so absolute and
 relative offsets that are the same bytes agree. ExhaustedError where the quota of steps ends first: the caller must
-refuse.
+refuse. An interval is taken apart into prefixes first, as late and as few as may be.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +14,18 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from exonet.errors import ExhaustedError
-from exonet.filters.conjunct import FRAME, LENGTH, Conjunct, Term, byte_length, clash, meet, shift_space, within
+from exonet.filters.conjunct import (
+    FRAME,
+    LENGTH,
+    Conjunct,
+    Term,
+    apart,
+    byte_length,
+    clash,
+    meet,
+    shift_space,
+    within,
+)
 
 QUOTA = 50_000
 MAX_FRAME = 65535
@@ -218,10 +229,35 @@ def solve(wanted: Sequence[Conjunct], outside: Sequence[Conjunct] = (), quota: i
 
     ExhaustedError where that is not known within `quota` steps.
     """
+    budget = _Budget(quota)
+    taken = _joined(wanted)
+    if taken is None:
+        return None
+    near = [conjunct for conjunct in outside if not any(apart(conjunct, one) for one in taken)]
+    holes = [piece for conjunct in near for piece in conjunct.plain()]
     try:
-        return _solve(wanted, outside, _Budget(quota))
+        for pieces in product(*(conjunct.plain() for conjunct in taken)):
+            found = _solve(pieces, holes, budget)
+            if found is not None:
+                return found
     except RecursionError:
         raise ExhaustedError(f"region check: {len(outside)} conjuncts are cut too deeply") from None
+    return None
+
+
+def _joined(wanted: Sequence[Conjunct]) -> list[Conjunct] | None:
+    """The same intersection, with one interval for each field. None: two of them are disjoint."""
+    held = {conjunct.interval.field: conjunct.interval for conjunct in wanted if conjunct.interval}
+    for conjunct in wanted:
+        for field, interval in held.items():
+            narrowed = interval.within(*conjunct.bounds(field))
+            if narrowed is None:
+                return None
+            held[field] = narrowed
+    return [
+        replace(conjunct, interval=held.pop(conjunct.interval.field, None)) if conjunct.interval else conjunct
+        for conjunct in wanted
+    ]
 
 
 def _solve(wanted: Sequence[Conjunct], outside: Sequence[Conjunct], budget: _Budget) -> Witness | None:

@@ -11,23 +11,9 @@ leaves the form makes the operation return None, and the walk then splits on the
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from exonet.filters.conjunct import FRAME, LENGTH
+from exonet.filters.span import FRAME, gather, scatter
 
 WORD = 0xFFFFFFFF
-
-
-def scatter(space: int, offset: int, size: int, bits: int) -> int:
-    """Bits of a big-endian load, as bits of its space."""
-    if space == LENGTH:
-        return bits
-    return int.from_bytes(bits.to_bytes(size, "big"), "little") << 8 * offset
-
-
-def gather(space: int, offset: int, size: int, bits: int) -> int:
-    """Bits of a space, as bits of a big-endian load."""
-    if space == LENGTH:
-        return bits
-    return int.from_bytes((bits >> 8 * offset & (1 << 8 * size) - 1).to_bytes(size, "little"), "big")
 
 
 class Value(NamedTuple):
