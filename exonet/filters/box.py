@@ -101,14 +101,26 @@ def _cut(interval: Interval, excluded: Iterable[Term]) -> Interval | None:
 
 
 def _clip(bits: Bits, interval: Interval) -> Interval | None:
-    """The interval as far as the leading bits of its field that the box fixes let it reach."""
+    """The interval from the first to the last of its values that the box lets the field have."""
     field = interval.field
     mask, value = (field.part(known) for known in bits.get(field.space, (0, 0)))
-    lead = field.most & ~((1 << (~mask & field.most).bit_length()) - 1)
-    clipped = interval.within(value & lead, value & lead | field.most & ~lead)
-    if clipped and mask != lead and not any(not clash(bits, {s: (m, v)}) for s, m, v in clipped.prefixes()):
-        return None
-    return clipped
+    low = _least(interval.low, mask, value, field.most)
+    mirrored = _least(field.most - interval.high, mask, mask & ~value, field.most)
+    return interval.within(low, field.most - mirrored)
+
+
+def _least(low: int, mask: int, value: int, most: int) -> int:
+    """The least number from `low` on with number & mask == value; above `most` if there is none."""
+    wrong = ((low ^ value) & mask).bit_length()
+    if not wrong:
+        return low
+    if not value >> wrong - 1 & 1:
+        free = most & ~mask & ~low & -(1 << wrong)  # a bit above to carry into
+        if not free:
+            return most + 1
+        wrong = (free & -free).bit_length()
+        return low >> wrong << wrong | 1 << wrong - 1 | value & (1 << wrong - 1) - 1
+    return low >> wrong << wrong | value & (1 << wrong) - 1
 
 
 def settle(

@@ -112,8 +112,11 @@ class Conjunct:
         ip4_bytes: int = 0,
         ip4_at: int = ETHERNET_IP4,
         breadth: int = 0,
+        resolve: bool = True,
     ) -> Self | None:
-        """The canonical conjunct of a box; None where no frame is in it."""
+        """The canonical conjunct of a box; None where no frame is in it. Without `resolve` offsets stay where they
+        count from: then it compares at least the bits that `bits` has (region.separate).
+        """
         box = {space: known for space, known in bits.items() if known[0]}
         if interval and interval.field.space == FRAME:
             frame_bytes = max(frame_bytes, interval.field.end)
@@ -124,7 +127,7 @@ class Conjunct:
             return None
         left, interval = settled
         uses_ip4 = ip4_bytes > 0 or ip4_at in box or any(space == ip4_at for space, _, _ in left)
-        header = header_length(box, ip4_at) if uses_ip4 else None
+        header = header_length(box, ip4_at) if uses_ip4 and resolve else None
         if header is not None:
             end = ip4_at + header
             if not shift_space(box, ip4_at, end):

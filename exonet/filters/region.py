@@ -18,6 +18,7 @@ from exonet.errors import ExhaustedError
 from exonet.filters.conjunct import MAX_ATOMS, Conjunct, apart, meet
 from exonet.filters.example import build, scapy_expression, wire_length
 from exonet.filters.solve import QUOTA, solve
+from exonet.filters.span import Interval
 
 MAX_PAIRS = 1_000_000
 
@@ -237,7 +238,22 @@ def _intersection(inner: Conjunct, outer: Conjunct) -> Conjunct | None:
         interval = interval.within(outer.interval.low, outer.interval.high)
         if interval is None:
             return None
-    both = Conjunct.of(
+    both = _met(inner, outer, interval, resolve=True)
+    if both is not None and both.rank[:2] >= outer.rank[:2]:
+        both = _met(inner, outer, interval, resolve=False)  # offsets that are the same bytes count twice, as outside
+    if both is None:
+        return None
+    if len(both.atoms) + len(both.excluded) > MAX_ATOMS:
+        raise ExhaustedError(f"({inner}) within ({outer}): more than {MAX_ATOMS} words would have to be compared")
+    if solve((both,)) is None:
+        return None
+    if both.rank[:2] >= outer.rank[:2]:
+        raise ExhaustedError(f"({inner}) within ({outer}): no conjunct wins where both hold")
+    return both
+
+
+def _met(inner: Conjunct, outer: Conjunct, interval: Interval | None, *, resolve: bool) -> Conjunct | None:
+    return Conjunct.of(
         meet(inner.known, outer.known),
         (*inner.excluded, *outer.excluded),
         interval=interval,
@@ -245,7 +261,5 @@ def _intersection(inner: Conjunct, outer: Conjunct) -> Conjunct | None:
         ip4_bytes=max(inner.ip4_bytes, outer.ip4_bytes),
         ip4_at=inner.ip4_at if inner.ip4_bytes else outer.ip4_at,
         breadth=min(inner.breadth, max(outer.breadth - 1, 0)),
+        resolve=resolve,
     )
-    if both is not None and len(both.atoms) + len(both.excluded) > MAX_ATOMS:
-        raise ExhaustedError(f"({inner}) within ({outer}): more than {MAX_ATOMS} words would have to be compared")
-    return both if both is None or solve((both,)) is not None else None
