@@ -182,6 +182,14 @@ class Conjunct:
         pieces = (self._under(term) for term in self.interval.prefixes())
         return tuple(piece for piece in pieces if piece)
 
+    def ends(self) -> tuple["Conjunct", ...]:
+        """Where the interval's field has its least and its greatest value; itself where there is none."""
+        if self.interval is None:
+            return (self,)
+        field, low, high = self.interval
+        pieces = (self._under(field.term(field.most, value)) for value in (low, high))
+        return tuple(piece for piece in pieces if piece)
+
     def _under(self, term: Term) -> "Conjunct | None":
         """Where the term holds instead of the interval."""
         space, mask, value = term

@@ -7,7 +7,10 @@ from typing import Any
 from exonet.abi import check, ffi, lib
 from exonet.filters.conjunct import Conjunct
 
-__all__ = ["Form", "Lane"]
+__all__ = ["Form", "Lane", "shape_of"]
+
+HEAD: int = ffi.offsetof("struct exo_form", "lane")
+LANE: int = ffi.sizeof("struct exo_lane")
 
 
 BASES = {lib.EXO_BASE_FRAME: "frame", lib.EXO_BASE_IP4: "payload", lib.EXO_BASE_LENGTH: "length"}
@@ -96,3 +99,10 @@ class Form:
         native = ffi.new("struct exo_form *")
         check(lib.exo_form_of(conjunct.to_native(0), native), f"conjunct {conjunct}")
         return cls.of(native)
+
+
+def shape_of(conjunct: Conjunct) -> bytes:
+    """Which shape a conjunct falls in: the bytes of its form, up to its last lane. Cheaper than Form.of_conjunct."""
+    native = ffi.new("struct exo_form *")
+    check(lib.exo_form_of(conjunct.to_native(0), native), "conjunct")
+    return bytes(ffi.buffer(native, HEAD + LANE * (native.lanes + native.excluded)))

@@ -25,98 +25,112 @@ Run = tuple[int, int]
 class _Group:
     """Conjuncts that agree in everything but a field, and which values of it they take."""
 
+    wanted: Field
     members: list[Conjunct] = field(default_factory=list)
     masks: set[tuple[int, tuple[Term, ...]]] = field(default_factory=set)
     runs: list[Run] = field(default_factory=list)
 
-
-@dataclass(slots=True)
-class _Attempt:
-    """What intervals of one field would make of the conjuncts."""
-
-    made: list[Conjunct]
-    rest: list[Conjunct]
-    saved: int
+    @property
+    def saved(self) -> int:
+        return len(self.members) - len(self.runs)
 
 
 def with_intervals(conjuncts: Sequence[Conjunct]) -> list[Conjunct]:
     """The same frames by fewer conjuncts, with intervals."""
     made: list[Conjunct] = []
     rest = list(conjuncts)
-    while rest:
-        best: _Attempt | None = None
-        for wanted, usual in _candidates(rest).items():
-            attempt = _attempt(rest, wanted, usual)
-            if attempt.made and (best is None or attempt.saved > best.saved):
-                best = attempt
-        if best is None:
-            break
-        made += best.made
-        rest = best.rest
+    again = True
+    while again:
+        found = [group for wanted, usual in _candidates(rest).items() for group in _groups(rest, wanted, usual)]
+        found.sort(key=lambda group: -group.saved)
+        used: set[int] = set()
+        again = False
+        for group in found:
+            if any(id(member) in used for member in group.members):
+                again = True
+                continue
+            used.update(map(id, group.members))
+            made += [piece for run in group.runs if (piece := _confined(group.members[0], group.wanted, run))]
+        before = len(rest)
+        rest = [conjunct for conjunct in rest if id(conjunct) not in used]
+        rest += [conjunct for conjunct in made if not conjunct.interval]
+        again = again and len(rest) < before
+        made = [conjunct for conjunct in made if conjunct.interval]
     return made + rest
 
 
+def _touched(space: int, terms: Sequence[Term]) -> int:
+    touched = 0
+    for where, mask, _ in terms:
+        touched |= mask if where == space else 0
+    return touched
+
+
 def _candidates(conjuncts: Sequence[Conjunct]) -> dict[Field, bool]:
-    """The fields that may lie in an interval, the usual ones first, and whether they are usual."""
+    """The fields that may lie in an interval, the usual ones first, and whether they are usual: those of which one is
+    compared in part or excluded, or has many values.
+    """
+    values: dict[Field, set[int] | None] = {}
     usual: dict[Field, bool] = {}
-    others: dict[Field, bool] = {}
     for conjunct in conjuncts:
-        spaces = (FRAME, conjunct.ip4_at) if conjunct.ip4_bytes else (FRAME,)
-        if any(space == LENGTH for space, _, _ in (*conjunct.box, *conjunct.excluded)):
-            usual[LENGTH_FIELD] = True
-        for space in spaces:
-            for found, is_usual in named_fields(conjunct.bits, space):
-                (usual if is_usual else others).setdefault(found, is_usual)
-        for found in _unnamed(conjunct):
-            others.setdefault(found, False)
-    return {**usual, **{wanted: False for wanted in others if wanted not in usual}}
+        for space in (FRAME, LENGTH, conjunct.ip4_at) if conjunct.ip4_bytes else (FRAME, LENGTH):
+            held, excluded = (_touched(space, terms) for terms in (conjunct.box, conjunct.excluded))
+            if not held | excluded:
+                continue
+            for wanted, is_usual in _fields(conjunct, space, held | excluded):
+                usual[wanted] = usual.get(wanted, False) or is_usual
+                part = wanted.part(held)
+                known = values.setdefault(wanted, set())
+                if wanted.part(excluded) or part not in (0, wanted.most):
+                    values[wanted] = None
+                elif known is not None and part:
+                    known.add(wanted.part(conjunct.bits[space][1]))
+    chosen = [wanted for wanted, known in values.items() if known is None or len(known) >= ENOUGH]
+    return {wanted: usual[wanted] for wanted in sorted(chosen, key=lambda wanted: not usual[wanted])}
 
 
-def _unnamed(conjunct: Conjunct) -> Iterator[Field]:
-    """Words and bytes with a byte that is compared in part: there a prefix may end."""
-    for space, mask, _ in (*conjunct.box, *conjunct.excluded):
-        for offset in range((mask.bit_length() + 7) // 8 if space != LENGTH else 0):
-            if mask >> 8 * offset & 0xFF not in (0, 0xFF):
-                yield from (Field(space, offset & ~1, 2), Field(space, offset & ~3, 4), Field(space, offset, 1))
-                yield Field(space, (offset & ~1) - 2 if offset & 2 == 0 and offset >= 2 else offset & ~1, 4)
+def _fields(conjunct: Conjunct, space: int, touched: int) -> Iterator[tuple[Field, bool]]:
+    """The fields with bytes that are touched: named ones, and words and bytes that are compared in part."""
+    if space == LENGTH:
+        yield LENGTH_FIELD, True
+        return
+    yield from named_fields(conjunct.bits, space, touched)
+    for offset in range((touched.bit_length() + 7) // 8):
+        if touched >> 8 * offset & 0xFF not in (0, 0xFF):
+            even = offset & ~1
+            yield Field(space, even, 2), False
+            yield from ((Field(space, start, 4), False) for start in (even, even - 2) if start >= 0)
+            yield Field(space, offset, 1), False
 
 
-def _attempt(conjuncts: Sequence[Conjunct], wanted: Field, usual: bool) -> _Attempt:
+def _groups(conjuncts: Sequence[Conjunct], wanted: Field, usual: bool) -> list[_Group]:
+    """The groups that intervals of a field make something of."""
     groups: dict[tuple[object, ...], _Group] = {}
-    attempt = _Attempt([], [], 0)
     for conjunct in conjuncts:
-        key = _join(groups, conjunct, wanted)
-        if key is None:
-            attempt.rest.append(conjunct)
+        _join(groups, conjunct, wanted)
     for group in groups.values():
-        runs = _merged(group.runs)
-        if not _gains(group, runs, wanted, usual):
-            attempt.rest += group.members
-            continue
-        attempt.saved += len(group.members) - len(runs)
-        for run in runs:
-            found = _confined(group.members[0], wanted, run)
-            if found is not None:
-                (attempt.made if found.interval else attempt.rest).append(found)
-    return attempt
+        group.runs = _merged(group.runs)
+    return [group for group in groups.values() if _gains(group, usual)]
 
 
-def _join(groups: dict[tuple[object, ...], _Group], conjunct: Conjunct, wanted: Field) -> _Group | None:
-    """Puts a conjunct into its group. None: what it says about the field is no prefix, or its guards do not reach."""
-    reaches = conjunct.frame_bytes if wanted.space == FRAME else conjunct.ip4_bytes
-    behind = wanted.space not in (FRAME, LENGTH)
-    if wanted.space != LENGTH and (reaches < wanted.end or (behind and conjunct.ip4_at != wanted.space)):
-        return None
+def _join(groups: dict[tuple[object, ...], _Group], conjunct: Conjunct, wanted: Field) -> None:
+    """Puts a conjunct into its group, unless what it says about the field is no prefix, or its guards do not reach."""
+    if wanted.space != LENGTH:
+        reaches = conjunct.frame_bytes if wanted.space == FRAME else conjunct.ip4_bytes
+        if reaches < wanted.end or wanted.space not in (FRAME, conjunct.ip4_at):
+            return
+    _, covered, _ = wanted.term(wanted.most, 0)
+    if not any(_touched(wanted.space, terms) & covered for terms in (conjunct.box, conjunct.excluded)):
+        return
     parts = _without(conjunct, wanted)
     if parts is None:
-        return None
-    mask, box, apart_from, runs = parts
-    key = (box, apart_from, conjunct.frame_bytes, conjunct.ip4_bytes, conjunct.ip4_at)
-    group = groups.setdefault(key, _Group())
+        return
+    mask, box, left, runs = parts
+    key = (box, left, conjunct.frame_bytes, conjunct.ip4_bytes, conjunct.ip4_at)
+    group = groups.setdefault(key, _Group(wanted))
     group.members.append(conjunct)
-    group.masks.add((mask, tuple(term for term in conjunct.excluded if term not in apart_from)))
+    group.masks.add((mask, tuple(term for term in conjunct.excluded if term not in left)))
     group.runs += runs
-    return group
 
 
 def _without(conjunct: Conjunct, wanted: Field) -> tuple[int, tuple[Term, ...], tuple[Term, ...], list[Run]] | None:
@@ -162,17 +176,17 @@ def _merged(runs: Sequence[Run]) -> list[Run]:
     return merged
 
 
-def _gains(group: _Group, runs: Sequence[Run], wanted: Field, usual: bool) -> bool:
+def _gains(group: _Group, usual: bool) -> bool:
     """Is there an interval, without more conjuncts or shapes than there are without it?"""
+    runs, most = group.runs, group.wanted.most
     single = sum(low == high for low, high in runs)
-    whole = sum((low, high) == (0, wanted.most) for low, high in runs)
+    whole = sum((low, high) == (0, most) for low, high in runs)
     shapes = (single > 0) + (whole > 0) + (len(runs) > single + whole)
-    if len(runs) == single or len(runs) > len(group.members) or shapes > len(group.masks):
+    if len(runs) == single + whole or group.saved < 0 or shapes > len(group.masks):
         return False
-    if group.masks == {(wanted.most, ())}:
+    if group.masks == {(most, ())}:
         return len(group.members) >= ENOUGH * len(runs)
-    excludes = any(excluded for _, excluded in group.masks)
-    return usual or excludes or len(runs) < len(group.members)
+    return usual or group.saved > 0 or any(excluded for _, excluded in group.masks)
 
 
 def _confined(member: Conjunct, wanted: Field, run: Run) -> Conjunct | None:

@@ -65,23 +65,28 @@ def _known(bits: Mapping[int, tuple[int, int]], offset: int, size: int) -> int |
     return _big(value, offset, size) if _big(mask, offset, size) == (1 << 8 * size) - 1 else None
 
 
-def _at(fields: tuple[Field, ...], start: int) -> tuple[Field, ...]:
-    return tuple(field._replace(offset=field.offset + start) for field in fields)
-
-
-def _frame_fields(bits: Mapping[int, tuple[int, int]]) -> tuple[Field, ...]:
-    """The fields that the bytes of the frame have in this box."""
-    fields: tuple[Field, ...] = ETHERNET
-    start = 14
-    ethertype = _known(bits, 12, 2)
+def _layers(bits: Mapping[int, tuple[int, int]], space: int) -> Iterator[tuple[int, tuple[Field, ...]]]:
+    """The headers of a space (the frame, or what follows the IPv4 header) in this box: start and fields of each."""
+    if space:
+        yield 0, TRANSPORT.get(_known(bits, space + 9, 1) or 0, ())
+        return
+    yield 0, ETHERNET
+    start, ethertype = 14, _known(bits, 12, 2)
     while ethertype in TAGS:
-        fields, start, ethertype = fields + _at(VLAN, start - 14), start + 4, _known(bits, start + 2, 2)
+        yield start - 14, VLAN
+        start, ethertype = start + 4, _known(bits, start + 2, 2)
     if ethertype == 0x800:
-        return fields + _at(IP4, start)
-    if ethertype == 0x86DD:
-        upper = TRANSPORT.get(_known(bits, start + 6, 1) or 0, ())
-        return fields + _at(IP6, start) + _at(upper, start + 40)
-    return fields + (_at(ARP, start - 14) if ethertype in (0x806, 0x8035) else ())
+        yield start, IP4
+    elif ethertype == 0x86DD:
+        yield start, IP6
+        yield start + 40, TRANSPORT.get(_known(bits, start + 6, 1) or 0, ())
+    elif ethertype in (0x806, 0x8035):
+        yield start - 14, ARP
+
+
+def _fields_of(bits: Mapping[int, tuple[int, int]], space: int) -> list[Field]:
+    """The fields of a space, at their offsets there."""
+    return [each._replace(offset=each.offset + start) for start, fields in _layers(bits, space) for each in fields]
 
 
 def _show(field: Field, value: int) -> str:
@@ -122,11 +127,6 @@ def _rest(name: str, mask: int, value: int) -> Iterator[str]:
         offset += size
 
 
-def _fields_of(bits: Mapping[int, tuple[int, int]], space: int) -> tuple[Field, ...]:
-    """The fields of a space: of the frame, or of what follows the IPv4 header."""
-    return _frame_fields(bits) if space == 0 else TRANSPORT.get(_known(bits, space + 9, 1) or 0, ())
-
-
 def fixed_value(bits: Mapping[int, tuple[int, int]], name: str) -> int | None:
     """The one value of the field `name`, as "udp.dport", in a box; None where it leaves a choice."""
     for space, (mask, value) in bits.items():
@@ -146,13 +146,17 @@ def _named(bits: Mapping[int, tuple[int, int]], field: span.Field) -> tuple[Fiel
     return None
 
 
-def named_fields(bits: Mapping[int, tuple[int, int]], space: int) -> Iterator[tuple[span.Field, bool]]:
-    """The fields of a space that can lie in an interval, and whether people give ranges or prefixes of them."""
-    for named in _fields_of(bits, space):
-        if named.form == "ip6":
-            yield from ((span.Field(space, named.offset + word, 4), True) for word in (0, 4, 8, 12))
-        elif named.size in (1, 2, 4) and named.mask == (1 << 8 * named.size) - 1:
-            yield span.Field(space, named.offset, named.size), named.form == "ip" or named.name.endswith("port")
+def named_fields(bits: Mapping[int, tuple[int, int]], space: int, touched: int) -> Iterator[tuple[span.Field, bool]]:
+    """The fields with touched bits that can lie in an interval, and whether people give ranges or prefixes of them."""
+    for start, fields in _layers(bits, space):
+        for named in fields:
+            at = start + named.offset
+            if not touched >> 8 * at & (1 << 8 * named.size) - 1:
+                continue
+            if named.form == "ip6":
+                yield from ((span.Field(space, at + word, 4), True) for word in (0, 4, 8, 12))
+            elif named.size in (1, 2, 4) and named.mask == (1 << 8 * named.size) - 1:
+                yield span.Field(space, at, named.size), named.form == "ip" or named.name.endswith("port")
 
 
 def describe_interval(bits: Mapping[int, tuple[int, int]], interval: span.Interval) -> str | None:

@@ -234,15 +234,36 @@ def solve(wanted: Sequence[Conjunct], outside: Sequence[Conjunct] = (), quota: i
     if taken is None:
         return None
     near = [conjunct for conjunct in outside if not any(apart(conjunct, one) for one in taken)]
-    holes = [piece for conjunct in near for piece in conjunct.plain()]
     try:
-        for pieces in product(*(conjunct.plain() for conjunct in taken)):
+        for pieces in _pieces(taken):
+            holes = [piece for hole in near for piece in _facing(hole, pieces)]
             found = _solve(pieces, holes, budget)
             if found is not None:
                 return found
     except RecursionError:
         raise ExhaustedError(f"region check: {len(outside)} conjuncts are cut too deeply") from None
     return None
+
+
+def _pieces(wanted: Sequence[Conjunct]) -> Iterator[Sequence[Conjunct]]:
+    """What to look into, in turn: the ends of the intervals, which mostly tell; then all of them."""
+    if any(conjunct.interval for conjunct in wanted):
+        yield from product(*(conjunct.ends() for conjunct in wanted))
+    yield from product(*(conjunct.plain() for conjunct in wanted))
+
+
+def _facing(hole: Conjunct, pieces: Sequence[Conjunct]) -> Sequence[Conjunct]:
+    """A hole as far as the pieces can meet it, without its interval."""
+    if hole.interval is None:
+        return (hole,)
+    for piece in pieces:
+        low, high = piece.bounds(hole.interval.field)
+        met = hole.interval.within(low, high)
+        if met is None:
+            return ()
+        if (met.low, met.high) == (low, high):
+            return (replace(hole, interval=None),)
+    return hole.plain()
 
 
 def _joined(wanted: Sequence[Conjunct]) -> list[Conjunct] | None:

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 from exonet.errors import FilterError
 from exonet.filters.compile import CompiledFilter, compile_filter
 from exonet.filters.conjunct import Conjunct
-from exonet.filters.form import Form
+from exonet.filters.form import shape_of
 from exonet.filters.region import Nesting, Region, Relation, nesting, relation, separate
 from exonet.filters.syntax import to_pcap
 from exonet.kernel.claims import Claim, Kind
@@ -186,8 +186,8 @@ class Regions:
             native.breadth = binding + 1
         return native
 
-    def shapes(self, conjuncts: Sequence[Conjunct]) -> set[Form]:
-        return {Form.of_conjunct(conjunct) for conjunct in conjuncts}
+    def shapes(self, conjuncts: Sequence[Conjunct]) -> set[bytes]:
+        return {shape_of(conjunct) for conjunct in conjuncts}
 
 
 def unicast(conjuncts: Sequence[Conjunct]) -> tuple[Conjunct, ...]:
