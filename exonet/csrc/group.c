@@ -116,19 +116,27 @@ static uint32_t copies_wanted(struct exo_machine *m, const struct exo_frame *fra
 /* The first binding of an environment on a port: what it is asked as a neighbour comes under it. EXO_NO_OWNER: it has none. */
 static uint32_t any_binding(const struct exo_machine *m, const struct exo_env *env, uint32_t port)
 {
-    for (uint32_t i = 0; i < m->bindings; i++)
-        if (m->binding[i].env == env->number && m->binding[i].port == port && !m->binding[i].flags)
-            return i;
-    return EXO_NO_OWNER;
+    return m->list[env->number][port][0].first;
 }
 
 static void deliver_to_neighbour(struct exo_machine *m, const struct exo_frame *frame, struct exo_env *env)
 {
-    uint32_t binding = m->list[env->number][frame->port][0].first;
+    uint32_t binding = any_binding(m, env, frame->port);
     if (binding == EXO_NO_OWNER)
         exo_machine_fate(m, frame, EXO_R_DEMUX_NO_NEIGHBOUR, NULL);
     else
         exo_deliver_to(m, binding, frame, EXO_F_GROUP);
+}
+
+uint32_t exo_asked_owner(struct exo_machine *m, const struct exo_frame *frame, uint32_t owner)
+{
+    uint32_t family = 0;
+    const uint8_t *address = asked_for(frame, &family);
+    if (!address && owner == EXO_NO_OWNER)
+        address = pinged(frame, &family);
+    struct exo_env *env = address ? neighbour_owner(m, frame->port, family, address) : NULL;
+    uint32_t binding = env && env->number != frame->sender ? any_binding(m, env, frame->port) : EXO_NO_OWNER;
+    return binding == EXO_NO_OWNER ? owner : binding;
 }
 
 void exo_deliver_group(struct exo_machine *m, const struct exo_frame *frame)

@@ -15,9 +15,10 @@ from weakref import WeakValueDictionary
 
 from exonet.errors import FilterError
 from exonet.filters.compile import CompiledFilter, compile_filter
-from exonet.filters.conjunct import Conjunct
+from exonet.filters.conjunct import FRAME, LENGTH, Conjunct, Term
+from exonet.filters.fields import Expression
 from exonet.filters.form import shape_of
-from exonet.filters.region import Nesting, Region, Relation, nesting, relation, separate
+from exonet.filters.region import Example, Nesting, Region, Relation, nesting, relation, separate
 from exonet.filters.syntax import to_pcap
 from exonet.kernel.claims import Claim, Kind
 from exonet.kernel.prepared import Box, Prepared
@@ -71,7 +72,7 @@ class ShapeName:
 
     __slots__ = ("__weakref__", "shape")
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: bytes) -> None:
         self.shape = shape
 
 
@@ -84,7 +85,7 @@ class Regions:
         self._compiled: dict[str, CompiledFilter] = {}
         self._prepared: WeakValueDictionary[str, Prepared] = WeakValueDictionary()
         self._kinds: WeakValueDictionary[Any, Kind] = WeakValueDictionary()
-        self._shapes: WeakValueDictionary[Shape, ShapeName] = WeakValueDictionary()
+        self._shapes: WeakValueDictionary[bytes, ShapeName] = WeakValueDictionary()
         self._recent: deque[Prepared] = deque(maxlen=REMEMBERED)
         self._everything = self._prepare("everything", tuple(Region.everything().conjuncts))
 
@@ -130,7 +131,7 @@ class Regions:
         return Claim(conjunct, kind, values, shape, excluded=excluded, low=low, high=high, rank=conjunct.rank[0])
 
     def _shape(self, conjunct: Conjunct) -> ShapeName:
-        shape = Shape.of(conjunct)
+        shape = shape_of(conjunct)
         found = self._shapes.get(shape)
         if found is None:
             found = self._shapes[shape] = ShapeName(shape)
@@ -186,8 +187,56 @@ class Regions:
             native.breadth = binding + 1
         return native
 
-    def shapes(self, conjuncts: Sequence[Conjunct]) -> set[bytes]:
-        return {shape_of(conjunct) for conjunct in conjuncts}
+
+def _box(conjunct: Conjunct) -> Box:
+    return conjunct.to_native(0), _groups_only(conjunct)
+
+
+def hull(conjunct: Conjunct) -> tuple[Term, ...]:
+    """The least box around a conjunct: its own, or where it has an interval what all of its prefixes agree on."""
+    pieces = _pieces(conjunct)
+    if not pieces:
+        return conjunct.box
+    bits = pieces[0].bits
+    for piece in pieces[1:]:
+        other = piece.bits
+        for space, (mask, value) in list(bits.items()):
+            known = other.get(space, (0, 0))
+            same = mask & known[0] & ~(value ^ known[1])
+            bits[space] = (same, value & same)
+    return tuple(sorted((space, mask, value) for space, (mask, value) in bits.items() if mask))
+
+
+def _pieces(conjunct: Conjunct) -> tuple[Conjunct, ...]:
+    """The boxes without an interval that a conjunct with one is the union of; () where it has none."""
+    return conjunct.plain() if conjunct.interval else ()
+
+
+def volume(conjunct: Conjunct) -> tuple[float, float]:
+    """Bounds of its share of long frames whose IPv4 headers have 20 bytes, whatever their length on the wire.
+
+    (0, infinity) where absolute offsets may be the same bytes as those after an IPv4 header.
+    """
+    pieces = _pieces(conjunct)
+    if pieces:
+        lows, highs = zip(*map(volume, pieces), strict=True)
+        return sum(lows), sum(highs)
+    seen = {space: mask for space, mask, _ in conjunct.box}
+    touched = seen.get(FRAME, 0)
+    for space, mask, _ in conjunct.excluded:
+        touched |= mask if space == FRAME else 0
+    relative = conjunct.ip4_bytes or any(space > 0 for space in seen)
+    if relative and (conjunct.ip4_at not in IP4_HEADERS or touched >> 8 * (conjunct.ip4_at + 20)):
+        return 0.0, math.inf
+    bits = sum(mask.bit_count() for space, mask in seen.items() if space != LENGTH)
+    headers = sum((seen.get(FRAME, 0) >> 8 * at & 15).bit_count() for at in IP4_HEADERS)
+    high = 2.0 ** (headers - bits)
+    if headers or LENGTH in seen or any(touched >> 8 * at & 15 for at in IP4_HEADERS):
+        return 0.0, high
+    if any(space == LENGTH for space, _, _ in conjunct.excluded):
+        return 0.0, high
+    left = 1.0 - sum(2.0 ** -mask.bit_count() for _, mask, _ in conjunct.excluded)
+    return max(0.0, high * left), high
 
 
 def unicast(conjuncts: Sequence[Conjunct]) -> tuple[Conjunct, ...]:

@@ -5,6 +5,8 @@ import sys
 
 from exonet.lab.bench import Row, main
 from tests.bench.bench_bind import bind
+from tests.bench.bench_demux import demux
+from tests.bench.bench_demux_compile import compile_
 from tests.bench.bench_echo import echo, idle, ping
 from tests.bench.bench_path import path
 from tests.bench.bench_spread import spread
@@ -21,6 +23,10 @@ ROWS: dict[str, Row] = {
     "idle": idle,
     "pace": pace,
     "bind": bind,
+    "demux": demux,
+    "compile": compile_,
+    "spread": spread,
+    "stages": stages,
 }
 
 if __name__ == "__main__":

@@ -26,7 +26,14 @@ def rows():
     return module.ROWS
 
 
-@pytest.mark.parametrize("name", ["path", "load", "stream", "echo", "ping", "idle", "pace", "bind"])
+NAMES = ["path", "load", "stream", "echo", "ping", "idle", "pace", "bind", "demux", "compile", "spread", "stages"]
+
+
+def test_every_row_is_tried():
+    assert sorted(NAMES) == sorted(rows())
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_row_at_toy_size(name, tmp_path):
     (outcome,) = run_rows(rows(), [name], Context(tmp_path, toy=True))
     assert outcome.failed is None
