@@ -5,6 +5,7 @@
     libpcap.py   text to a classic BPF program, by the library that everybody's filters are written for
     walk.py      program to paths: what a frame must satisfy to be accepted
     simplify.py  paths to few canonical conjuncts (conjunct.py)
+    interval.py  ranges and prefixes among them to intervals (span.py)
     template.py  or, where but values are new, the conjuncts of a program known before with these filled in
 
 So a filter means exactly what libpcap says it means (SEMANTICS R5). FilterError: it does not parse, or does not

@@ -152,7 +152,8 @@ class Conjunct:
 
     def with_values(self, box: tuple[Term, ...], excluded: tuple[Term, ...]) -> "Conjunct":
         """The conjunct with the same masks and other values; `excluded` is sorted."""
-        return Conjunct(box, excluded, self.frame_bytes, self.ip4_bytes, self.ip4_at, self.breadth)
+        own = self
+        return Conjunct(box, excluded, own.frame_bytes, own.ip4_bytes, own.ip4_at, own.interval, own.breadth)
 
     @property
     def bits(self) -> dict[int, tuple[int, int]]:

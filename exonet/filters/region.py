@@ -4,7 +4,7 @@ R13).
 
 A region is a union of conjuncts. Containment and overlap are exact (solve.py), within a quota: ExhaustedError means
 that it is not known, and the caller refuses. `relation` says disjoint, equal, nested or partial, with an example
-frame; `separate` gives a nested binding the extra conjuncts with which the demux's order (most mask bits first) lets
+frame; `separate` gives a nested binding the extra conjuncts with which the demux's order (smallest box first) lets
 the narrower filter win everywhere.
 """
 

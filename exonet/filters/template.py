@@ -101,7 +101,7 @@ class Template:
         bits = [int.from_bytes(code[at:end], big) << shift for at, end, shift in self.holes]
         found = [outline.filled(bits) for outline in self.outlines]
         if not self.ranked:
-            found.sort(key=lambda conjunct: (conjunct.rank, conjunct.box, conjunct.excluded))
+            found.sort(key=lambda c: (c.rank, c.box, c.interval or (), c.excluded))
         return tuple(found)
 
 

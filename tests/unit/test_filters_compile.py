@@ -9,7 +9,7 @@ from exonet.abi import lib
 from exonet.errors import FilterError, MissingError
 from exonet.filters.compile import compile_filter, decompose
 from exonet.filters.conjunct import Base, Conjunct
-from exonet.filters.form import Form
+from exonet.filters.form import Form, shape_of
 from exonet.filters.libpcap import Libpcap
 from exonet.filters.walk import Undecomposable, Walk
 from tests.conftest import every_capture
@@ -204,3 +204,38 @@ def test_unoptimised_programs_decompose_to_the_same():
         plain, best = (decompose(library.compile(text, optimize=o)) for o in (False, True))
         for data, wire_len in frames:
             assert any(c.matches(data, wire_len) for c in plain) == any(c.matches(data, wire_len) for c in best)
+
+
+def test_a_range_is_one_conjunct_per_header():
+    for text, count in (
+        ("tcp dst portrange 1000-2000", 2), ("portrange 1000-2000", 12), ("ip dst net 10.0.0.0/9", 1),
+        ("greater 100", 1),
+        ("len > 59 and len < 1501", 1), ("tcp[2:2] > 1023", 1), ("tcp[2:2] != 80", 1),
+    ):  # fmt: skip
+        found = compile_filter(text).conjuncts
+        assert len(found) == count, text
+        assert all(c.interval for c in found) or "!=" in text
+
+
+def test_networks_of_all_lengths_share_a_shape():
+    texts = [f"ip dst net 10.128.0.0/{n}" for n in range(9, 32)] + ["ip[16:4] > 0x0a000000 and ip[16:4] < 0x0a000009"]
+    assert len({Form.of_conjunct(c) for text in texts for c in compile_filter(text).conjuncts}) == 1
+    shapes = {shape_of(c) for n in range(33, 64) for c in compile_filter(f"ip6 src net 2001:db8:8000::/{n}").conjuncts}
+    assert len(shapes) == 1
+
+
+def test_of_two_ranges_the_longer_list_of_prefixes_becomes_the_interval():
+    found = compile_filter("ip and tcp src portrange 5-9 and tcp dst portrange 1000-2000").conjuncts
+    assert [str(c).partition("tcp.sport")[2] for c in found] == [
+        " == 5, tcp.dport 1000..2000", " & 0xfffe == 0x6, tcp.dport 1000..2000",
+        " & 0xfffe == 0x8, tcp.dport 1000..2000",
+    ]  # fmt: skip
+
+
+def test_intervals_read_as_ranges_and_networks():
+    assert str(compile_filter("ip and udp dst portrange 7-9").conjuncts[0]).endswith("ip.proto == 17, udp.dport 7..9")
+    assert str(compile_filter("ip6 dst net 2001:db8:8::/47").conjuncts[0]).endswith("ip6.dst in 2001:db8:8::/47")
+    assert str(compile_filter("less 100").conjuncts[0]) == "length 0..100"
+    assert str(compile_filter("ether[30:2] > 7").conjuncts[0]) == "frame[30:2] 0x8..0xffff"
+    text = str(compile_filter("vlan and vlan and ip src net 10.0.0.0/9").conjuncts[0])
+    assert text.endswith("ip.src in 10.0.0.0/9")
