@@ -1,39 +1,174 @@
 # SPDX-License-Identifier: MIT
-"""`exonet filter`: what a filter means to the demux: its conjuncts, or why it cannot be had."""
+"""`exonet filter`: what a filter means to the demux, and what it takes from a capture."""
 
 import argparse
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+from exonet.cli import common, match
+from exonet.errors import ExonetError, MissingError, RunError
 
 EPILOG = """\
 examples:
-  exonet filter explain 'tcp port 80'
+  exonet filter explain 'tcp port 80 and host 10.0.0.1'
+  exonet filter explain 'Udp.dport == 53 and Ip.src in "10.0.0.0/8"' --json
+  exonet filter match 'udp port 53' trace.pcapng
+"""
+
+EXPLAIN = """\
+A packet is taken where one conjunct of the filter holds: all of its comparisons do. Conjuncts that differ in values
+only share a shape: one table and one piece of machine code. Bits are how much a conjunct fixes; where bindings are
+nested, the one with more bits wins. A filter that cannot be bound is refused with the reason, and exit code 2.
+"""
+
+EXPLAIN_EPILOG = """\
+examples:
+  exonet filter explain 'tcp port 80 and host 10.0.0.1'
   exonet filter explain 'ip6 and not udp'
   exonet filter explain 'Udp.dport == 53 and Ip.src in "10.0.0.0/8"'
+  exonet filter explain 'dst port 53' --ir       the LLVM text of each shape's probe
+  exonet filter explain 'dst port 53' --asm      its machine code on this computer
 """
 
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
-        "filter", help="explain a filter", description=__doc__.partition(": ")[2], epilog=EPILOG
+        "filter",
+        help="explain a filter, or match it against captures",
+        description=__doc__.partition(": ")[2],
+        epilog=EPILOG,
     )
     actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
     explain = actions.add_parser(
-        "explain",
-        help="the conjuncts it becomes",
-        description="Prints the conjuncts of a filter: each is a set of comparisons that must all hold, and a packet "
-        "is taken where one of them does. Where bindings are nested, the conjunct that compares most bits wins.",
-        epilog=EPILOG,
+        "explain", help="its conjuncts, shapes and code", description=EXPLAIN, epilog=EXPLAIN_EPILOG
     )
-    explain.add_argument("text", metavar="FILTER", help="pcap-filter syntax, or an expression over header fields")
     explain.set_defaults(run=run)
+    explain.add_argument("text", metavar="FILTER", help="pcap-filter syntax, or an expression over header fields")
+    explain.add_argument("--ir", action="store_true", help="print the LLVM text of each shape's probe")
+    explain.add_argument("--asm", action="store_true", help="print the machine code of each shape's probe")
+    explain.add_argument("--json", action="store_true", help="as JSON on standard output")
+    match.add(actions)
 
 
 def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     from exonet.filters.compile import compile_filter  # late: help needs no compiler
+    from exonet.filters.explain import Explanation
 
-    compiled = compile_filter(arguments.text)
-    print(f"{compiled.text}: {len(compiled.conjuncts)} conjunct{'s' if len(compiled.conjuncts) != 1 else ''}")
-    for conjunct in compiled.conjuncts or ("it takes nothing",):
-        print(f"  {conjunct}")
-    return 0
+    explanation = Explanation.of(compile_filter(arguments.text))
+    refused = list(refusals(explanation))
+    code = [
+        {**({"ir": ir(form)} if arguments.ir else {}), **({"asm": asm(form)} if arguments.asm else {})}
+        for form in explanation.forms
+    ]
+    if arguments.json:
+        print(json.dumps(to_json(explanation, refused, code), indent=2))
+    else:
+        print("\n".join(lines(explanation, code)))
+    for reason in refused:
+        common.say(f"refused: {reason}")
+    return 2 if refused else 0
+
+
+def refusals(explanation: Any) -> Iterator[str]:
+    """Why the kernel would not bind the filter for a LibOS with the usual quota."""
+    from exonet.kernel.capability import Quota
+    from exonet.kernel.regions import refuse_names
+
+    counts = {"conjuncts": len(explanation.conjuncts), "shapes": len(explanation.shapes)}
+    yield from (f"conjunct {n}: {each.refused}" for n, each in enumerate(explanation.conjuncts, 1) if each.refused)
+    try:
+        refuse_names(explanation.filter.source)
+    except ExonetError as error:
+        yield str(error)
+    for what, count in counts.items():
+        most: int = getattr(Quota(), what)
+        if count > most:
+            yield f"filter {explanation.filter.source!r}: it needs {count:,} {what}; a LibOS may have {most:,}"
+
+
+def ir(form: Any) -> str:
+    from exonet.filters.emit import emit
+
+    return emit(form)
+
+
+def asm(form: Any) -> str:
+    """RunError where llvmlite is missing: nothing is wrong with what was asked."""
+    from exonet.filters.native import compile_form
+
+    try:
+        return compile_form(form).assembly()
+    except MissingError as error:
+        raise RunError(str(error)) from None
+
+
+def to_json(explanation: Any, refused: list[str], code: list[dict[str, str]]) -> dict[str, Any]:
+    from exonet.filters.native import available
+
+    return {
+        "filter": explanation.filter.source,
+        "pcap_filter": explanation.filter.text,
+        "conjuncts": [
+            {"region": each.region, "bits": each.specificity, "shape": each.shape, "refused": each.refused or None}
+            for each in explanation.conjuncts
+        ],
+        "shapes": [
+            {**shape.to_json(), "conjuncts": explanation.of_shape(number), **code[number]}
+            for number, shape in enumerate(explanation.shapes)
+        ],
+        "compiles": len(explanation.shapes) if available() else 0,
+        "native": available(),
+        "refused": refused,
+    }
+
+
+def lines(explanation: Any, code: list[dict[str, str]]) -> Iterator[str]:
+    filter = explanation.filter
+    yield filter.source
+    if filter.source != filter.text:
+        yield f"  as pcap-filter: {filter.text}"
+    conjuncts, shapes = len(explanation.conjuncts), len(explanation.shapes)
+    if not conjuncts:
+        yield "  no conjunct: it takes no frame"
+        return
+    yield f"  {counted(conjuncts, 'conjunct')} in {counted(shapes, 'shape')}"
+    yield f"  {compiling(shapes)}"
+    for number, each in enumerate(explanation.conjuncts, 1):
+        where = f"shape {each.shape + 1}" if each.shape is not None else "refused"
+        yield f"  conjunct {number:<3} {where:<9} {each.specificity:>4g} bits  {each.region}"
+    for number, shape in enumerate(explanation.shapes):
+        yield from shape_lines(number, shape, explanation.of_shape(number))
+        for text in code[number].values():
+            yield ""
+            yield text.rstrip()
+
+
+def shape_lines(number: int, shape: Any, conjuncts: list[int]) -> Iterator[str]:
+    names = ", ".join(shape.key) or "nothing: one entry, or a list of those that exclude something"
+    loads = f" ({counted(len(shape.loads), 'load')}: {', '.join(shape.loads)})" if shape.loads else ""
+    yield ""
+    yield f"  shape {number + 1}: {shape.dispatch}"
+    yield f"    key        {names}{loads}"
+    if shape.interval:
+        yield f"    interval   {shape.interval}"
+    if shape.excluded:
+        yield f"    excludes   values of {', '.join(shape.excluded)}"
+    yield f"    guards     {'; '.join(shape.guards) or 'none'}"
+    yield f"    conjuncts  {', '.join(str(place + 1) for place in conjuncts)}"
+
+
+def compiling(shapes: int) -> str:
+    """Does binding it compile anything?"""
+    from exonet.filters.native import available
+
+    if not available():
+        return "binding it compiles nothing: llvmlite is not installed, the shapes are answered from tables"
+    return (
+        f"the first bind on a machine compiles {counted(shapes, 'shape')}, off the packet path; "
+        "where shapes are known a bind compiles nothing"
+    )
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

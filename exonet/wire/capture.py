@@ -11,7 +11,7 @@ from exonet.abi import check, ffi, lib
 from exonet.closing import Closing
 from exonet.errors import CaptureError, ExhaustedError
 
-__all__ = ["ETHERNET", "Frame", "Interface", "Trace", "linktype_name"]
+__all__ = ["ETHERNET", "Burst", "Frame", "Interface", "Trace", "linktype_name"]
 
 ETHERNET = 1
 DEFAULT_MEMORY_LIMIT = 1 << 30
@@ -68,6 +68,22 @@ class Frame:
 
     def __bytes__(self) -> bytes:
         return self.data
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """Records that were read together, as C has them: good until the next burst of the same iteration is asked for.
+
+    frames: `struct exo_frame[]`. reasons: `int32_t[]`, as Frame.reason. count: how many there are.
+    """
+
+    frames: Any
+    reasons: Any
+    count: int
+
+    def __getitem__(self, place: int) -> Frame:
+        """Record 0..count-1 of the burst, copied."""
+        return _frame(self.frames[place], self.reasons[place])
 
 
 class Trace(Closing):
@@ -207,16 +223,21 @@ class Trace(Closing):
             raise IndexError(f"record {number} of {self.path}: it has {self.count}")
         return _frame(out, check(reason, f"record {number} of {self.path}"))
 
-    def __iter__(self) -> Iterator[Frame]:
-        """Every record in order, frames and others; loaded or streamed."""
+    def bursts(self, most: int = _BURST) -> Iterator[Burst]:
+        """Every record in order, at most `most` at a time, without a copy; loaded or streamed."""
         cursor = ffi.gc(lib.exo_cursor_new(self.native), lib.exo_cursor_free)
         if cursor == ffi.NULL:
             raise ExhaustedError(f"{self.path}: out of memory")
-        frames, reasons = ffi.new("struct exo_frame[]", _BURST), ffi.new("int32_t[]", _BURST)
-        while (n := lib.exo_cursor_read(cursor, frames, reasons, _BURST)) > 0:
-            yield from [_frame(frames[i], reasons[i]) for i in range(n)]
+        frames, reasons = ffi.new("struct exo_frame[]", most), ffi.new("int32_t[]", most)
+        while (n := lib.exo_cursor_read(cursor, frames, reasons, most)) > 0:
+            yield Burst(frames, reasons, n)
         if n != lib.EXO_E_END:
             check(n, f"read {self.path}")
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Every record in order, frames and others; loaded or streamed."""
+        for burst in self.bursts():
+            yield from [burst[i] for i in range(burst.count)]
 
     def describe(self) -> dict[str, Any]:
         """For `exonet show` and the JSON of a run. Does not read a streamed trace on."""
