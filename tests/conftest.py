@@ -4,7 +4,6 @@
 import contextlib
 import gc
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,12 +28,13 @@ def shared_captures(pattern: str = "*/*.pcap*") -> list[Path]:
     return sorted((shared_dir() / "captures").glob(pattern))
 
 
-def every_capture(pattern: str = "*.pcap*", most_bytes: int = 1 << 40) -> list[Any]:
-    """For parametrising: the project's own captures and the larger ones, in place of which there may be one skip."""
-    own = sorted((ROOT / "captures").glob(pattern))
-    absent = pytest.mark.skip(f"no shared captures at {shared_dir() / 'captures'}")
-    larger = shared_captures(f"*/{pattern}") or [pytest.param(None, marks=absent, id="shared")]
-    return [path for path in own + larger if not isinstance(path, Path) or path.stat().st_size < most_bytes]
+@pytest.fixture(scope="session", autouse=True)
+def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the machines of a test run make the sockets by which they are shown: away from those that people run."""
+    directory = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EXONET_RUN_DIR", str(directory))
+        yield directory
 
 
 @pytest.fixture

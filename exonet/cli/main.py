@@ -11,12 +11,12 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from exonet.cli import attach, calibrate, drops, filter, info, libos, replay
-from exonet.cli.common import Parser
-from exonet.errors import INTERRUPTED, OUTPUT_ERRORS, ExonetError
+from exonet.cli import attach, calibrate, drops, filter, info, libos, replay, show
+from exonet.cli.common import INTERRUPTED, Parser
+from exonet.errors import ExonetError
 from exonet.lab.results import version
 
-COMMANDS = (replay, attach, drops, calibrate, info, libos, filter)
+COMMANDS = (replay, attach, drops, calibrate, info, libos, filter, show)
 
 DESCRIPTION = """\
 exonet runs library operating systems (LibOSes), each with its own user-level network stack, on real packets: from a

@@ -66,9 +66,8 @@ class DemuxClassifier:
         form = ffi.new("struct exo_form *")
         for place in range(lib.EXO_MAX_SHAPES):
             if lib.exo_demux_form(self._demux, place, form) >= 0:
-                made = compile_form(Form.of(form))
-                code.append(made)
-                check(lib.exo_demux_install(self._demux, form, ffi.cast("exo_probe", made.address)), "a probe")
+                code.append(compile_form(Form.of(form)))
+                code[-1].install(self._demux)
         return code
 
     def takes(self, burst: Burst) -> Any:

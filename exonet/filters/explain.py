@@ -6,6 +6,7 @@ dispatch decides on, the fields in the key and the loads that fetch them, what i
 the field of its interval. Conjuncts of one shape differ in values only.
 """
 
+import importlib.util
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from exonet.filters.conjunct import FRAME, LENGTH, Bits, Conjunct, meet
 from exonet.filters.form import Form, Lane
 from exonet.filters.names import describe_term
 
-__all__ = ["ExplainedConjunct", "Explanation", "ShapeWords"]
+__all__ = ["ExplainedConjunct", "Explanation", "ShapeWords", "compiles"]
 
 ETHERTYPES = {
     0x0800: "IPv4", 0x86DD: "IPv6", 0x0806: "ARP", 0x8100: "802.1Q tag", 0x88A8: "802.1ad tag", 0x9100: "QinQ tag",
@@ -29,9 +30,14 @@ IN_THE_KEY = 1
 _VALUE = re.compile(r" (?:==|in) [^/]*(/\d+)?$")
 
 
+def compiles() -> bool:
+    """Is llvmlite installed, so that shapes get machine code? Does not load it."""
+    return importlib.util.find_spec("llvmlite") is not None
+
+
 @dataclass(frozen=True, slots=True)
 class ShapeWords:
-    """One shape in words. key, excluded: names of fields. loads: the lanes of the key as base[offset:bytes]."""
+    """One shape in words. key, excluded: names of fields. loads: the lanes of the key."""
 
     dispatch: str
     key: tuple[str, ...]
@@ -47,7 +53,7 @@ class ShapeWords:
         return cls(
             dispatch=_dispatch(form),
             key=_fields(form, form.lanes, known),
-            loads=tuple(_load(lane) for lane in form.lanes),
+            loads=tuple(map(str, form.lanes)),
             excluded=_fields(form, form.excluded, known),
             guards=tuple(_guards(form)),
             interval=_interval(form, known),
@@ -112,15 +118,6 @@ def _fields(form: Form, lanes: Sequence[Lane], bits: Bits) -> tuple[str, ...]:
         masks[space] = masks.get(space, 0) | mask
     names = (_VALUE.sub(r"\1", text) for space, mask in masks.items() for text in describe_term(bits, space, mask, 0))
     return tuple(dict.fromkeys(names))
-
-
-def _base(base: int) -> str:
-    return {lib.EXO_BASE_FRAME: "frame", lib.EXO_BASE_IP4: "l4", lib.EXO_BASE_LENGTH: "length"}[base]
-
-
-def _load(lane: Lane) -> str:
-    mask = "" if lane.mask == (1 << 8 * lane.bytes) - 1 else f" & {lane.mask:#x}"
-    return f"{_base(lane.base)}[{lane.offset}:{lane.bytes}]{mask}"
 
 
 def _guards(form: Form) -> Iterable[str]:

@@ -6,7 +6,7 @@ then availability (quota, conflict). A refused bind leaves nothing behind. What 
 of live bindings: claims.py names those that it may meet, and quotas are counters. Invariants 2 and 6.
 """
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -104,6 +104,10 @@ class Bindings:
 
     def __len__(self) -> int:
         return len(self._live)
+
+    def __iter__(self) -> Iterator[Binding]:
+        """Those that live now; they may go while this goes on."""
+        return iter(list(self._live.values()))
 
     def of(self, env: int) -> list[Binding]:
         holding = self._holdings.get(env)

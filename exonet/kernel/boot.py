@@ -33,6 +33,8 @@ from exonet.kernel.running import Runner, report
 from exonet.kernel.schedule import install_slices
 from exonet.kernel.server import Server
 from exonet.kernel.spec import LibOSSpec, MachineConfig
+from exonet.kernel.state import topics
+from exonet.kernel.statesocket import StateSocket
 from exonet.kernel.syscalls import Dispatcher
 from exonet.ledger import Ledger
 from exonet.trace import EventLog
@@ -52,9 +54,7 @@ class Machine(Closing):
         self.events = events or EventLog()
         self.wires: list[Wire] = []
         self.fates: Fates | None = None
-        # Live, nobody who sends frames can know how they are hashed; a virtual run repeats.
-        virtual = config.clock is Clock.VIRTUAL
-        self.hash_seed = config.seed if virtual else int.from_bytes(os.urandom(8), "little")
+        self._state: StateSocket | None = None
         # The C machine: pages, ports, rings, ledger, clock.
         self.native = lib.exo_machine_new(
             ffi.new(
@@ -168,6 +168,18 @@ class Machine(Closing):
         self.fates = Fates(ledger, path, lambda number: names.get(number, f"environment {number}"))
         self._runner.on_fates = self.fates.drain
 
+    def show(self, command: tuple[str, ...] = ()) -> StateSocket:
+        """Lets `exonet show` look at the machine while it runs. Not on the virtual clock, which nobody watches.
+
+        command: what is run, for people. RunError where there is no directory for the socket.
+        """
+        if self.config.clock is Clock.VIRTUAL:
+            raise UsageError("a machine on the virtual clock cannot be shown: it does not run in anybody's time")
+        if self._state is None:
+            self._state = StateSocket(topics(self, command))
+            self._runner.show(self._state)
+        return self._state
+
     def run(self, until_ns: int | None = None, on_progress: Any = None) -> bool:
         """Runs until every source has ended and drained, `until_ns` of the machine's clock has come, or Ctrl-C.
 
@@ -208,16 +220,16 @@ class Machine(Closing):
         """Ends everything. Idempotent."""
         if self.native == ffi.NULL:
             return
-        try:
-            if self.fates is not None:
-                self.fates.close()
-        finally:
-            self._runner.close()
-            self.environments.close()
-            self.server.close()
-            self.launcher.close()
-            if self.compiler is not None:
-                self.compiler.close()
-            self.events.now = lambda: 0
-            lib.exo_machine_free(self.native)
-            self.native = ffi.NULL
+        if self._state is not None:
+            self._state.close()
+        if self.fates is not None:
+            self.fates.close()
+        self._runner.close()
+        self.environments.close()
+        self.server.close()
+        self.launcher.close()
+        if self.compiler is not None:
+            self.compiler.close()
+        self.events.now = lambda: 0
+        lib.exo_machine_free(self.native)
+        self.native = ffi.NULL

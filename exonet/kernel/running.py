@@ -23,6 +23,7 @@ from exonet.kernel.compiler import Compiler
 from exonet.kernel.environment import Environment, Environments
 from exonet.kernel.inline import InlineKernel
 from exonet.kernel.server import Server
+from exonet.kernel.statesocket import StateSocket
 from exonet.kernel.syscalls import Dispatcher
 from exonet.trace import EnvironmentReady, WireFailed
 
@@ -55,8 +56,19 @@ class Runner:
         self._signal_in, self._signal_out = socket.socketpair()
         for end in (self._signal_in, self._signal_out):
             end.setblocking(False)
-        fds = [server.fileno(), self._signal_in.fileno(), *([compiler.fileno()] if compiler else [])]
-        check(lib.exo_machine_watch(native, fds, len(fds)), "watched descriptors")
+        self._state: StateSocket | None = None
+        self._watch()
+
+    def _watch(self) -> None:
+        """Tells C which descriptors end its loop. A state socket that has had its share of time is not among them."""
+        more = (self._compiler, None if self._state is None or self._state.resting else self._state)
+        fds = [self._server.fileno(), self._signal_in.fileno(), *(each.fileno() for each in more if each is not None)]
+        check(lib.exo_machine_watch(self._native, fds, len(fds)), "watched descriptors")
+
+    def show(self, state: StateSocket) -> None:
+        """Serves `state` too while the machine runs."""
+        self._state = state
+        self._watch()
 
     # LibOSes
 
@@ -174,11 +186,16 @@ class Runner:
                 lib.exo_machine_stepped(native, number, again)
 
     def _serve(self) -> None:
-        """Between two bursts: system calls, and what they and the compiler brought."""
+        """Between two bursts: system calls, what they and the compiler brought, and who asks for the state."""
         self._server.serve()
         if self._compiler is not None:
             self._compiler.collect()
             self._compiler.look()
+        if self._state is not None:
+            rested = self._state.resting
+            self._state.serve()
+            if self._state.resting is not rested:
+                self._watch()
         try:
             while self._signal_in.recv(64):
                 pass

@@ -20,7 +20,7 @@ from exonet.lab.results import Result, Timing
 from exonet.ledger import STAGES, Ledger, Stage
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("replay", "attach", "drops", "calibrate", "info", "libos", "filter")
+NAMES = ("replay", "attach", "drops", "calibrate", "info", "libos", "filter", "show")
 
 
 def parsed(*words: str) -> argparse.Namespace:

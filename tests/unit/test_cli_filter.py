@@ -2,6 +2,8 @@
 """`exonet filter explain` and `match`: what they print, who answers, and what they say of bad input."""
 
 import json
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from exonet.filters import classifier as classifiers
 from exonet.filters import native
 from exonet.filters.classifier import Kind, classifier
 from exonet.filters.compile import compile_filter
-from exonet.filters.explain import Explanation
+from exonet.filters.explain import Explanation, compiles
 from exonet.filters.match import Matched, disagreement, matching, open_capture
 from exonet.wire.capture import Trace
 from exonet.wire.pcapng import PcapngFile
@@ -25,7 +27,16 @@ from tests.conftest import ROOT
 
 WEB = ROOT / "captures" / "web-dns.pcapng"
 VLAN = ROOT / "captures" / "vlan.pcap.gz"
-needs_llvmlite = pytest.mark.skipif(not native.available(), reason="needs llvmlite")
+needs_llvmlite = pytest.mark.skipif(not compiles(), reason="needs llvmlite")
+
+
+@pytest.fixture
+def no_llvmlite(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    native._llvm.cache_clear()
+    for name in ("llvmlite", "llvmlite.binding"):
+        monkeypatch.setitem(sys.modules, name, None)
+    yield
+    native._llvm.cache_clear()
 
 
 def told(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
@@ -46,7 +57,7 @@ def test_explain_names_conjuncts_and_shapes(capsys: pytest.CaptureFixture[str]) 
     assert "1 conjunct in 1 shape" in out
     assert "85 bits" in out and "ip.dst == 10.0.0.1, tcp.dport == 80" in out
     assert "shape 1: IPv4, TCP, no later fragment" in out
-    assert "key        ip.dst, tcp.dport (2 loads: frame[30:4], l4[2:2])" in out
+    assert "key        ip.dst, tcp.dport (2 loads: frame[30:4], payload[2:2])" in out
     assert "guards     34 bytes; 4 bytes after the IPv4 header at 14" in out
 
 
@@ -56,7 +67,7 @@ def test_explain_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert [len(shape["conjuncts"]) for shape in found["shapes"]] == [2, 2, 2, 2], "values only: the same shapes"
     assert {row["shape"] for row in found["conjuncts"]} == {0, 1, 2, 3}
     assert {shape["dispatch"] for shape in found["shapes"]} == {"IPv4, UDP, no later fragment", "IPv6, UDP"}
-    assert found["compiles"] == (4 if native.available() else 0)
+    assert found["compiles"] == (4 if compiles() else 0)
 
 
 def test_explain_of_an_expression_shows_the_text(capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,10 +103,8 @@ def test_explain_shows_the_machine_code(capsys: pytest.CaptureFixture[str]) -> N
     assert "probe:" in told_json(capsys, "explain", "arp", "--asm")["shapes"][0]["asm"]
 
 
-def test_machine_code_without_llvmlite_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(native, "llvm", None)
+@pytest.mark.usefixtures("no_llvmlite")
+def test_machine_code_without_llvmlite_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["filter", "explain", "arp", "--asm"]) == 1
     said = capsys.readouterr()
     assert (
@@ -159,15 +168,13 @@ def test_match_over_several_captures(capsys: pytest.CaptureFixture[str]) -> None
 
 @pytest.mark.parametrize("kind", [kind.value for kind in Kind])
 def test_every_classifier_answers(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    if kind == "native" and not native.available():
+    if kind == "native" and not compiles():
         pytest.skip("needs llvmlite")
     assert told(capsys, "match", "udp port 53", str(WEB), "--count", "--classifier", kind) == "1080\n"
 
 
-def test_without_llvmlite_the_table_answers_and_says_so(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(native, "llvm", None)
+@pytest.mark.usefixtures("no_llvmlite")
+def test_without_llvmlite_the_table_answers_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["filter", "match", "udp port 53", str(WEB), "--count"]) == 0
     said = capsys.readouterr()
     assert said.out == "1080\n"
