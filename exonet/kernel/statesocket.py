@@ -258,7 +258,6 @@ def _bind(directory: Path) -> tuple[Path, socket.socket]:
         listener.setblocking(False)
         os.fchmod(listener.fileno(), 0o600)
         listener.bind(os.fspath(early))
-        early.chmod(0o600)
         listener.listen(CLIENTS)
         early.rename(path)
     except OSError:
