@@ -8,6 +8,7 @@ environment_made      a LibOS has its rings and sockets, and no right to anythin
 environment_ready     it has set itself up and has begun to serve (processes say so; an inline one is ready when built)
 environment_ended     it is gone and what it held is given back; why
 binding_made          a filter has been authorised and is in the demux
+shape_compiled        a shape of the demux has native code, or why it cannot have it
 binding_removed       it is out again: unbound, its capability revoked, or its environment ended
 refused               a system call had no effect; who asked for what, and the answer
 wire_failed           a wire can neither give nor take any more; the run ends

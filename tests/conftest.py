@@ -4,6 +4,7 @@
 import contextlib
 import gc
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,14 @@ def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EXONET_RUN_DIR", str(directory))
         yield directory
+
+
+def every_capture(pattern: str = "*.pcap*", most_bytes: int = 1 << 40) -> list[Any]:
+    """For parametrising: the project's own captures and the larger ones, in place of which there may be one skip."""
+    own = sorted((ROOT / "captures").glob(pattern))
+    absent = pytest.mark.skip(f"no shared captures at {shared_dir() / 'captures'}")
+    larger = shared_captures(f"*/{pattern}") or [pytest.param(None, marks=absent, id="shared")]
+    return [path for path in own + larger if not isinstance(path, Path) or path.stat().st_size < most_bytes]
 
 
 @pytest.fixture

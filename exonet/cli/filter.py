@@ -130,7 +130,7 @@ def lines(explanation: Any, code: list[dict[str, str]]) -> Iterator[str]:
         yield f"  as pcap-filter: {filter.text}"
     conjuncts, shapes = len(explanation.conjuncts), len(explanation.shapes)
     if not conjuncts:
-        yield "  no conjunct: it takes no frame"
+        yield "  it takes nothing: 0 conjuncts"
         return
     yield f"  {counted(conjuncts, 'conjunct')} in {counted(shapes, 'shape')}"
     yield f"  {compiling(shapes)}"

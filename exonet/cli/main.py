@@ -12,8 +12,8 @@ import threading
 from collections.abc import Sequence
 
 from exonet.cli import attach, calibrate, drops, filter, info, libos, replay, show
-from exonet.cli.common import INTERRUPTED, Parser
-from exonet.errors import ExonetError
+from exonet.cli.common import Parser
+from exonet.errors import INTERRUPTED, OUTPUT_ERRORS, ExonetError
 from exonet.lab.results import version
 
 COMMANDS = (replay, attach, drops, calibrate, info, libos, filter, show)

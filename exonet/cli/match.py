@@ -76,6 +76,8 @@ def check_paths(arguments: argparse.Namespace) -> None:
 
     common.check_outputs(arguments.out)
     for path in arguments.captures:
+        if path.is_fifo():  # what is read from it is gone
+            continue
         open_capture(path).close()
         if arguments.out.exists() and path.samefile(arguments.out):
             raise UsageError(f"--out {arguments.out}: it is one of the captures that are read")

@@ -98,6 +98,9 @@ struct exo_table {
 typedef void (*exo_probe)(const struct exo_table *table, const struct exo_frame *frames, const uint16_t *which, uint32_t n,
                           uint32_t *found, uint32_t *owners);
 
+/* The rarer way of a probe: the key was not the first of its tag in its home bucket, and may be elsewhere. key: the lanes. */
+void exo_demux_search(const struct exo_table *table, const struct exo_bucket *home, const uint64_t *key, uint32_t *found, uint32_t *owner);
+
 struct exo_demux;
 
 struct exo_demux *exo_demux_new(uint64_t seed);

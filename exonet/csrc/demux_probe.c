@@ -49,19 +49,29 @@ static uint32_t tagged(const struct exo_bucket *bucket, uint32_t tag)
     return bits;
 }
 
-static uint32_t find(const struct exo_table *table, const struct asked *asked)
+static uint32_t find(const struct exo_table *table, uint32_t home, uint32_t tag, const uint64_t *key)
 {
     uint32_t mask = (uint32_t)(UINT64_MAX >> table->shift);
-    for (uint32_t b = asked->at;; b = (b + 1) & mask) {
+    for (uint32_t b = home;; b = (b + 1) & mask) {
         const struct exo_bucket *bucket = &table->index[b];
-        for (uint32_t bits = tagged(bucket, asked->tag); bits; bits &= bits - 1) {
+        for (uint32_t bits = tagged(bucket, tag); bits; bits &= bits - 1) {
             uint32_t number = bucket->entry[__builtin_ctz(bits)];
-            if (same_key(table, entry_of(table, number), asked->key))
+            if (same_key(table, entry_of(table, number), key))
                 return number;
         }
         if (!bucket->tag[DEMUX_BUCKET])
             return EXO_NO_ENTRY;
     }
+}
+
+void exo_demux_search(const struct exo_table *table, const struct exo_bucket *home, const uint64_t *key, uint32_t *found, uint32_t *owner)
+{
+    uint64_t hash = 0;
+    for (uint32_t i = 0; i < table->form->lanes; i++)
+        hash += key[i] * table->multiplier[i];
+    *found = find(table, (uint32_t)(home - table->index), (uint32_t)(hash >> 32) | 1, key);
+    if (*found != EXO_NO_ENTRY)
+        *owner = entry_of(table, *found)->binding;
 }
 
 void demux_probe_table(const struct exo_table *table, const struct exo_frame *frames, const uint16_t *which, uint32_t n,
@@ -86,7 +96,7 @@ void demux_probe_table(const struct exo_table *table, const struct exo_frame *fr
     }
     for (uint32_t j = 0; j < lives; j++) {
         uint32_t i = live[j];
-        found[i] = find(table, &asked[i]);
+        found[i] = find(table, asked[i].at, asked[i].tag, asked[i].key);
         if (found[i] != EXO_NO_ENTRY)
             owners[which[i]] = entry_of(table, found[i])->binding;
     }

@@ -2,9 +2,12 @@
 """The pass from a shape to LLVM's intermediate language: one probe function (csrc/demux.h, `exo_probe`).
 
 What the table-driven probe (csrc/demux_probe.c) reads from the form is written out here: guards, loads, masks, the
-number of lanes. Values and hash multipliers stay in the table, so a bind with a known shape compiles nothing. Three
-loops over the burst, so that the cache misses of many frames overlap: guards, key and hash (asks for the index word);
-the index (asks for the entry); the entry's key.
+number of lanes. Values and hash multipliers stay in the table, so a bind with a known shape compiles nothing.
+
+A frame's way has three steps: guards, key and hash; the bucket, of which all tags are compared at once; the entry,
+whose key is compared. Whether the key is there decides no branch: its binding is stored or what was there is stored
+again. Only a bucket that overflowed, or a tag that lied, goes the rarer way. A large table takes the steps burst by
+burst, so that the cache misses of many frames overlap; in a small one each frame takes all three.
 """
 
 from exonet.abi import ffi, lib
@@ -16,6 +19,9 @@ SYMBOL = "probe"
 BURST: int = lib.EXO_PROBE_BURST
 NONE = -1
 ENTRY_HEAD = 16
+BUCKET_SHIFT = 6
+BUCKET_ENTRY: int = ffi.offsetof("struct exo_bucket", "entry")
+BUCKET_OVERFLOW: int = BUCKET_ENTRY - 4
 
 
 def _table(field: str) -> int:
@@ -71,26 +77,26 @@ def _lane(lines: _Lines, lane: Lane, frame: str, data: str, end: str) -> str:
     return loaded if bits == 64 else lines(f"zext i{bits} {loaded} to i64")
 
 
-def _guard(lines: _Lines, condition: str, passed: str) -> None:
-    lines.do(f"br i1 {condition}, label %{passed}, label %next1, !prof !0")
-    lines.label(passed)
+def _guard(lines: _Lines, condition: str, passed: str, loop: str) -> None:
+    lines.do(f"br i1 {condition}, label %{passed}{loop}, label %next{loop}, !prof !0")
+    lines.label(f"{passed}{loop}")
 
 
-def _guards(lines: _Lines, form: Form, data: str, length: str) -> str:
+def _guards(lines: _Lines, form: Form, data: str, length: str, loop: str) -> str:
     """Leaves for the next frame where one does not hold. Returns where the IPv4 header ends ("": nobody asks)."""
     if form.frame_bytes:
-        _guard(lines, lines(f"icmp uge i32 {length}, {form.frame_bytes}"), "long_enough")
+        _guard(lines, lines(f"icmp uge i32 {length}, {form.frame_bytes}"), "long_enough", loop)
     if form.unfragmented:
         word = lines.load("i16", lines.at(data, 20))
         offset = lines(f"and i16 {word}, {0xFF1F - 0x10000}")
-        _guard(lines, lines(f"icmp eq i16 {offset}, 0"), "whole")
+        _guard(lines, lines(f"icmp eq i16 {offset}, 0"), "whole", loop)
     if not form.ip4_at:
         return ""
     first = lines(f"zext i8 {lines.load('i8', lines.at(data, form.ip4_at))} to i64")
     header = lines(f"shl nuw nsw i64 {lines(f'and i64 {first}, 15')}, 2")
     end = lines(f"add nuw nsw i64 {header}, {form.ip4_at}")
     wanted = lines(f"add nuw nsw i64 {end}, {form.ip4_bytes}")
-    _guard(lines, lines(f"icmp uge i64 {lines(f'zext i32 {length} to i64')}, {wanted}"), "header_there")
+    _guard(lines, lines(f"icmp uge i64 {lines(f'zext i32 {length} to i64')}, {wanted}"), "header_there", loop)
     return end
 
 
@@ -117,140 +123,159 @@ def _prefetch(lines: _Lines, pointer: str) -> None:
     lines.do(f"call void @llvm.prefetch.p0(ptr {pointer}, i32 0, i32 3, i32 1)")
 
 
-def _hash_pass(lines: _Lines, form: Form, multipliers: list[str]) -> None:
-    """Guards, key, hash; the frames that pass go into %live, and %lives counts them."""
-    i = _loop(lines, "1", "%count")
+def _key(lines: _Lines, form: Form, i: str, name: str) -> tuple[str, list[str], str]:
+    """Frame i's place in the burst, its lanes and its hash; a frame that the guards keep out goes to next<name>."""
     which = lines(f"zext i16 {lines.load('i16', _slot(lines, '%which', 'i16', i), 2)} to i64")
     frame = lines.at("%frames", lines(f"mul nuw nsw i64 {which}, {ffi.sizeof('struct exo_frame')}"))
     data = lines.load("ptr", lines.at(frame, _frame("data")), 8)
     length = lines.load("i32", lines.at(frame, _frame("len")), 4)
     lines.do(f"store i32 {NONE}, ptr {_slot(lines, '%found', 'i32', i)}, align 4")
-    end = _guards(lines, form, data, length)
+    end = _guards(lines, form, data, length, name)
+    values = [_lane(lines, lane, frame, data, end) for lane in form.lanes]
     total = "0"
-    for number, lane in enumerate(form.lanes):
-        value = _lane(lines, lane, frame, data, end)
-        key = lines(f"getelementptr [{BURST} x i64], ptr %key, i64 {number}, i64 {i}")
-        lines.do(f"store i64 {value}, ptr {key}, align 8")
-        total = lines(f"add i64 {total}, {lines(f'mul i64 {value}, {multipliers[number]}')}")
-    lines.do(f"store i64 {total}, ptr {_slot(lines, '%hash', 'i64', i)}, align 8")
-    home = lines(f"lshr i64 {total}, %shift")
-    _prefetch(lines, _slot(lines, "%index", "i64", home))
+    for number, value in enumerate(values):
+        total = lines(f"add i64 {total}, {lines(f'mul i64 {value}, %multiplier{number}')}")
+    return which, values, total
+
+
+def _home(lines: _Lines, hashed: str) -> tuple[str, str]:
+    """The bucket's address, and the tag."""
+    home = lines(f"shl i64 {lines(f'lshr i64 {hashed}, %shift')}, {BUCKET_SHIFT}")
+    tag = lines(f"or i32 {lines(f'trunc i64 {lines(f"lshr i64 {hashed}, 32")} to i32')}, 1")
+    return lines.at("%index", home), tag
+
+
+def _tagged(lines: _Lines, bucket: str, tag: str) -> tuple[str, str]:
+    """The entry of the first key in the bucket with that tag (0 where there is none), and whether there is one."""
+    tags = lines(f"load <8 x i32>, ptr {bucket}, align 32")
+    first = lines(f"insertelement <8 x i32> poison, i32 {tag}, i64 0")
+    spread = lines(f"shufflevector <8 x i32> {first}, <8 x i32> poison, <8 x i32> zeroinitializer")
+    equal = lines(f"bitcast <8 x i1> {lines(f'icmp eq <8 x i32> {tags}, {spread}')} to i8")
+    keys = lines(f"and i8 {equal}, 127")
+    there = lines(f"icmp ne i8 {keys}, 0")
+    place = lines(f"zext i8 {lines(f'call i8 @llvm.cttz.i8(i8 {lines(f"or i8 {keys}, -128")}, i1 true)')} to i64")
+    number = lines.load("i32", _slot(lines, lines.at(bucket, BUCKET_ENTRY), "i32", place), 4)
+    return lines(f"select i1 {there}, i32 {number}, i32 0"), there
+
+
+def _entry(lines: _Lines, number: str) -> str:
+    return lines.at("%entries", lines(f"mul i64 {lines(f'zext i32 {number} to i64')}, %stride"))
+
+
+def _same(lines: _Lines, entry: str, values: list[str]) -> str:
+    """Is it the entry of that key? An i1."""
+    differ = "0"
+    for number, value in enumerate(values):
+        held = lines.load("i64", lines.at(entry, ENTRY_HEAD + 8 * number), 8)
+        differ = lines(f"or i64 {differ}, {lines(f'xor i64 {value}, {held}')}")
+    return lines(f"icmp eq i64 {differ}, 0")
+
+
+def _answer(lines: _Lines, i: str, which: str, values: list[str], bucket: str, found: tuple[str, str], name: str) -> None:
+    """Compares the key and stores what follows. Where another bucket or another tag may have it: the rarer way."""
+    number, there = found
+    entry = _entry(lines, number)
+    hit = lines(f"and i1 {there}, {_same(lines, entry, values)}")
+    overflowed = lines(f"icmp ne i32 {lines.load('i32', lines.at(bucket, BUCKET_OVERFLOW), 4)}, 0")
+    doubt = lines(f"and i1 {lines(f'or i1 {there}, {overflowed}')}, {lines(f'xor i1 {hit}, true')}")
+    owner = _slot(lines, "%owners", "i32", which)
+    before = lines.load("i32", owner, 4)
+    binding = lines.load("i32", entry, 4)
+    lines.do(f"store i32 {lines(f'select i1 {hit}, i32 {binding}, i32 {before}')}, ptr {owner}, align 4")
+    place = _slot(lines, "%found", "i32", i)
+    lines.do(f"store i32 {lines(f'select i1 {hit}, i32 {number}, i32 {NONE}')}, ptr {place}, align 4")
+    lines.do(f"br i1 {doubt}, label %doubt{name}, label %next{name}, !prof !1")
+    lines.label(f"doubt{name}")
+    for lane, value in enumerate(values):
+        lines.do(f"store i64 {value}, ptr {_slot(lines, '%asked', 'i64', str(lane))}, align 8")
+    arguments = f"ptr %table, ptr {bucket}, ptr %asked, ptr {place}, ptr {owner}"
+    lines.do(f"call void @search({arguments})")
+
+
+def _small(lines: _Lines, form: Form) -> None:
+    i = _loop(lines, "S", "%count")
+    which, values, hashed = _key(lines, form, i, "S")
+    bucket, tag = _home(lines, hashed)
+    _answer(lines, i, which, values, bucket, _tagged(lines, bucket, tag), "S")
+    _close(lines, "S")
+
+
+def _large(lines: _Lines, form: Form) -> None:
+    """%live lists the frames that passed the guards, %lives counts them."""
+    i = _loop(lines, "1", "%count")
+    _, values, hashed = _key(lines, form, i, "1")
+    for lane, value in enumerate(values):
+        lines.do(f"store i64 {value}, ptr {_kept(lines, lane, i)}, align 8")
+    lines.do(f"store i64 {hashed}, ptr {_slot(lines, '%hash', 'i64', i)}, align 8")
+    _prefetch(lines, _home(lines, hashed)[0])
     lives = lines.load("i64", "%lives", 8)
     lines.do(f"store i64 {i}, ptr {_slot(lines, '%live', 'i64', lives)}, align 8")
     lines.do(f"store i64 {lines(f'add nuw nsw i64 {lives}, 1')}, ptr %lives, align 8")
     _close(lines, "1")
-
-
-def _walk(lines: _Lines, name: str, start: str, before: str, tag: str) -> tuple[str, str]:
-    """The first index word from `start` on that is empty or has the tag. Returns its place and the word."""
-    lines.do(f"br label %walk{name}")
-    lines.label(f"walk{name}")
-    at = f"%at{name}"
-    lines.lines.append(f"  {at} = phi i64 [ {start}, %{before} ], [ {at}.more, %on{name} ]")
-    word = lines.load("i64", _slot(lines, "%index", "i64", at), 8)
-    empty = lines(f"icmp eq i64 {word}, 0")
-    tagged = lines(f"icmp eq i64 {lines(f'lshr i64 {word}, 32')}, {tag}")
-    lines.do(f"br i1 {lines(f'or i1 {empty}, {tagged}')}, label %stop{name}, label %on{name}, !prof !0")
-    lines.label(f"on{name}")
-    lines.do(f"{at}.step = add i64 {at}, 1")
-    lines.do(f"{at}.more = and i64 {at}.step, %mask")
-    lines.do(f"br label %walk{name}")
-    lines.label(f"stop{name}")
-    return at, word
-
-
-def _entry(lines: _Lines, word: str) -> tuple[str, str]:
-    """The entry's number (i32; -1 where the word is empty) and its address."""
-    number = lines(f"sub i32 {lines(f'trunc i64 {word} to i32')}, 1")
-    wide = lines(f"zext i32 {number} to i64")
-    return number, lines.at("%entries", lines(f"mul i64 {wide}, %stride"))
-
-
-def _index_pass(lines: _Lines) -> None:
+    lines.do("%alive = load i64, ptr %lives, align 8")
+    lines.do("br label %before2")
+    lines.label("before2")
     j = _loop(lines, "2", "%alive")
     i = lines.load("i64", _slot(lines, "%live", "i64", j), 8)
-    hashed = lines.load("i64", _slot(lines, "%hash", "i64", i), 8)
-    home, tag = lines(f"lshr i64 {hashed}, %shift"), lines(f"lshr i64 {hashed}, 32")
-    at, word = _walk(lines, "a", home, "body2", tag)
-    number, entry = _entry(lines, word)
-    lines.do(f"store i64 {at}, ptr {_slot(lines, '%place', 'i64', i)}, align 8")
-    lines.do(f"store i32 {number}, ptr {_slot(lines, '%found', 'i32', i)}, align 4")
-    _prefetch(lines, entry)
+    number, there = _tagged(lines, *_home(lines, lines.load("i64", _slot(lines, "%hash", "i64", i), 8)))
+    lines.do(f"store i32 {number}, ptr {_slot(lines, '%first', 'i32', i)}, align 4")
+    lines.do(f"store i1 {there}, ptr {_slot(lines, '%tagged', 'i8', i)}, align 1")
+    _prefetch(lines, _entry(lines, number))
     _close(lines, "2")
-
-
-def _same_key(lines: _Lines, form: Form, entry: str, i: str) -> str:
-    """Is the entry's key that of frame i? An i1."""
-    differ = "0"
-    for number in range(len(form.lanes)):
-        key = lines.load("i64", lines(f"getelementptr [{BURST} x i64], ptr %key, i64 {number}, i64 {i}"), 8)
-        held = lines.load("i64", lines.at(entry, ENTRY_HEAD + 8 * number), 8)
-        differ = lines(f"or i64 {differ}, {lines(f'xor i64 {key}, {held}')}")
-    return lines(f"icmp eq i64 {differ}, 0")
-
-
-def _compare_pass(lines: _Lines, form: Form) -> None:
-    """Where the tag lied the search goes on; that is rare."""
+    lines.do("br label %before3")
+    lines.label("before3")
     j = _loop(lines, "3", "%alive")
     i = lines.load("i64", _slot(lines, "%live", "i64", j), 8)
-    found = _slot(lines, "%found", "i32", i)
-    number = lines.load("i32", found, 4)
-    lines.do(f"br i1 {lines(f'icmp eq i32 {number}, {NONE}')}, label %next3, label %compare")
-    lines.label("compare")
-    entry = lines.at("%entries", lines(f"mul i64 {lines(f'zext i32 {number} to i64')}, %stride"))
-    lines.do(f"br i1 {_same_key(lines, form, entry, i)}, label %next3, label %search, !prof !0")
-    lines.label("search")
-    tag = lines(f"lshr i64 {lines.load('i64', _slot(lines, '%hash', 'i64', i), 8)}, 32")
-    first = lines.load("i64", _slot(lines, "%place", "i64", i), 8)
-    lines.do("br label %again")
-    lines.label("again")
-    lines.lines.append(f"  %last = phi i64 [ {first}, %search ], [ %atb, %other ]")
-    start = lines(f"and i64 {lines('add i64 %last, 1')}, %mask")
-    _, word = _walk(lines, "b", start, "again", tag)
-    number, entry = _entry(lines, word)
-    lines.do(f"store i32 {number}, ptr {found}, align 4")
-    lines.do(f"br i1 {lines(f'icmp eq i64 {word}, 0')}, label %next3, label %other_key")
-    lines.label("other_key")
-    lines.do(f"br i1 {_same_key(lines, form, entry, i)}, label %next3, label %other")
-    lines.label("other")
-    lines.do("br label %again")
-    lines.label("next3")
-    lines.do("%i3.more = add nuw nsw i64 %i3, 1")
-    lines.do("br label %head3")
-    lines.label("after3")
+    which = lines(f"zext i16 {lines.load('i16', _slot(lines, '%which', 'i16', i), 2)} to i64")
+    bucket, _ = _home(lines, lines.load("i64", _slot(lines, "%hash", "i64", i), 8))
+    values = [lines.load("i64", _kept(lines, lane, i), 8) for lane in range(len(form.lanes))]
+    found = lines.load("i32", _slot(lines, "%first", "i32", i), 4), lines.load("i1", _slot(lines, "%tagged", "i8", i))
+    _answer(lines, i, which, values, bucket, found, "3")
+    _close(lines, "3")
+
+
+def _kept(lines: _Lines, lane: int, i: str) -> str:
+    return lines(f"getelementptr [{BURST} x i64], ptr %key, i64 {lane}, i64 {i}")
 
 
 def emit(form: Form) -> str:
-    """The module's text, with one function SYMBOL."""
+    """The module's text: the function SYMBOL, and @search, the rarer way, which csrc has."""
     lines = _Lines()
     lines.do("%count = zext i32 %n to i64")
-    for name, size in (("key", max(len(form.lanes), 1) * BURST), ("hash", BURST), ("place", BURST), ("live", BURST)):
-        lines.do(f"%{name} = alloca [{size} x i64], align 64")
+    lanes = max(len(form.lanes), 1)
+    for name, size, kind in (
+        ("key", lanes * BURST, "i64"),
+        ("hash", BURST, "i64"),
+        ("live", BURST, "i64"),
+        ("first", BURST, "i32"),
+        ("tagged", BURST, "i8"),
+        ("asked", lanes, "i64"),
+    ):
+        lines.do(f"%{name} = alloca [{size} x {kind}], align 64")
     lines.do("%lives = alloca i64, align 8")
     lines.do("store i64 0, ptr %lives, align 8")
     for name in ("index", "entries"):
         lines.do(f"%{name} = load ptr, ptr {lines.at('%table', _table(name))}, align 8")
     for name in ("shift", "stride"):
         lines.do(f"%{name} = zext i32 {lines.load('i32', lines.at('%table', _table(name)), 4)} to i64")
-    lines.do("%mask = lshr i64 -1, %shift")
-    first = _table("multiplier")
-    multipliers = [lines.load("i64", lines.at("%table", first + 8 * i), 8) for i in range(len(form.lanes))]
-    lines.do("br label %before1")
+    for i in range(len(form.lanes)):
+        lines.do(f"%multiplier{i} = load i64, ptr {lines.at('%table', _table('multiplier') + 8 * i)}, align 8")
+    large = lines(f"icmp ne i32 {lines.load('i32', lines.at('%table', _table('large')), 4)}, 0")
+    lines.do(f"br i1 {large}, label %before1, label %beforeS")
+    lines.label("beforeS")
+    _small(lines, form)
+    lines.do("ret void")
     lines.label("before1")
-    _hash_pass(lines, form, multipliers)
-    lines.do("%alive = load i64, ptr %lives, align 8")
-    lines.do("br label %before2")
-    lines.label("before2")
-    _index_pass(lines)
-    lines.do("br label %before3")
-    lines.label("before3")
-    _compare_pass(lines, form)
+    _large(lines, form)
     lines.do("ret void")
     body = "\n".join(lines.lines)
     return (
         "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)\n"
+        "declare i8 @llvm.cttz.i8(i8, i1)\n"
+        "declare void @search(ptr, ptr, ptr, ptr, ptr)\n"
         f"define void @{SYMBOL}(ptr noalias nocapture readonly %table, ptr noalias nocapture readonly %frames, "
-        "ptr noalias nocapture readonly %which, i32 %n, ptr noalias nocapture %found) nounwind {\n"
+        "ptr noalias nocapture readonly %which, i32 %n, ptr noalias %found, ptr noalias %owners) nounwind {\n"
         f"start:\n{body}\n}}\n"
         '!0 = !{!"branch_weights", i32 1000, i32 1}\n'
+        '!1 = !{!"branch_weights", i32 1, i32 1000}\n'
     )

@@ -7,7 +7,7 @@ from typing import Any
 from exonet.abi import check, ffi, lib
 from exonet.filters.conjunct import Conjunct
 
-__all__ = ["Form", "Lane", "shape_of"]
+__all__ = ["Form", "Lane", "shape_bytes", "shape_of"]
 
 HEAD: int = ffi.offsetof("struct exo_form", "lane")
 LANE: int = ffi.sizeof("struct exo_lane")
@@ -105,4 +105,9 @@ def shape_of(conjunct: Conjunct) -> bytes:
     """Which shape a conjunct falls in: the bytes of its form, up to its last lane. Cheaper than Form.of_conjunct."""
     native = ffi.new("struct exo_form *")
     check(lib.exo_form_of(conjunct.to_native(0), native), "conjunct")
+    return shape_bytes(native)
+
+
+def shape_bytes(native: Any) -> bytes:
+    """What tells one `struct exo_form` from another."""
     return bytes(ffi.buffer(native, HEAD + LANE * (native.lanes + native.excluded)))

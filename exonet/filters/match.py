@@ -33,8 +33,8 @@ class Disagreement:
 
 
 def open_capture(path: Path) -> Trace:
-    """CaptureError where it is none."""
-    return Trace.load(path, memory_limit=0)
+    """CaptureError where it is none. A pipe cannot be streamed: it is read into memory."""
+    return Trace.load(path, memory_limit=0) if path.is_file() else Trace.load(path)
 
 
 def matching(trace: Trace, classifier: Classifier, count: Matched) -> Iterator[tuple[Burst, Any]]:

@@ -45,6 +45,7 @@ def _llvm() -> Any:
         raise MissingError(
             "llvmlite: not installed; filters are answered from tables (pip install 'exonet[native]')"
         ) from None
+    llvm.add_symbol("search", int(ffi.cast("uintptr_t", ffi.addressof(lib, "exo_demux_search"))))
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return llvm

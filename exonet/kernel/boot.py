@@ -55,6 +55,9 @@ class Machine(Closing):
         self.wires: list[Wire] = []
         self.fates: Fates | None = None
         self._state: StateSocket | None = None
+        # Live, nobody who sends frames can know how they are hashed; a virtual run repeats.
+        virtual = config.clock is Clock.VIRTUAL
+        self.hash_seed = config.seed if virtual else int.from_bytes(os.urandom(8), "little")
         # The C machine: pages, ports, rings, ledger, clock.
         self.native = lib.exo_machine_new(
             ffi.new(
@@ -222,14 +225,16 @@ class Machine(Closing):
             return
         if self._state is not None:
             self._state.close()
-        if self.fates is not None:
-            self.fates.close()
-        self._runner.close()
-        self.environments.close()
-        self.server.close()
-        self.launcher.close()
-        if self.compiler is not None:
-            self.compiler.close()
-        self.events.now = lambda: 0
-        lib.exo_machine_free(self.native)
-        self.native = ffi.NULL
+        try:
+            if self.fates is not None:
+                self.fates.close()
+        finally:
+            self._runner.close()
+            self.environments.close()
+            self.server.close()
+            self.launcher.close()
+            if self.compiler is not None:
+                self.compiler.close()
+            self.events.now = lambda: 0
+            lib.exo_machine_free(self.native)
+            self.native = ffi.NULL

@@ -5,12 +5,12 @@ Every function is a generator that does little between two rows, or yields None 
 between bursts (statesocket.py). A row is of the moment at which it is made. No token of a capability is ever told.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, Protocol
 
 from exonet.abi import ffi, lib
 from exonet.filters.explain import ShapeWords
-from exonet.filters.form import Form
+from exonet.filters.form import Form, shape_bytes
 from exonet.hardware.nic import Nic
 from exonet.kernel.environment import Environments
 from exonet.kernel.running import report
@@ -95,28 +95,20 @@ def _forms(demux: Any) -> Iterator[tuple[Any, bool] | None]:
 
 def _bindings(machine: Shown) -> Iterator[Row]:
     """delivered: frames that its LibOS has had, from all of its bindings: they are not counted one by one."""
-    answered: dict[tuple[int, bool, bytes], bool] = {}
+    answered: dict[tuple[int, bool, Hashable], bool] = {}
     for port, snoop, demux in _demuxes(machine):
         for found in _forms(demux):
             if found is not None:
-                answered[port, snoop, bytes(ffi.buffer(found[0]))] = found[1]
+                answered[port, snoop, shape_bytes(found[0])] = found[1]
             yield None
-    form = ffi.new("struct exo_form *")
     for binding in machine.environments.bindings:
-        where = (binding.port, binding.snoop)
-        shapes: dict[tuple[int, bool, bytes], bool] = {}
-        for conjunct in binding.conjuncts:
-            if lib.exo_form_of(conjunct.to_native(0), form) >= 0:
-                shape = (*where, bytes(ffi.buffer(form)))
-                shapes[shape] = answered.get(shape, False)
-            yield None
         env = lib.exo_machine_env_at(machine.native, binding.env)
         yield {
             **binding.describe(),
             "env": binding.env,
             "owner": binding.owner,
-            "shapes": len(shapes),
-            "native": sum(shapes.values()),
+            "shapes": len(binding.shapes),
+            "native": sum(answered.get((binding.port, binding.snoop, shape), False) for shape in binding.shapes),
             "delivered": int(env.drop[lib.EXO_R_DELIVERED]) if env != ffi.NULL else None,
         }
 

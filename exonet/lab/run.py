@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A run from a plan: wires, machine, tenants, traffic, ledger. Nothing else of lab and cli touches the kernel."""
+"""A run from a plan: wires, machine, tenants, traffic, ledger. Nothing else of lab and cli runs a machine."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -9,7 +9,7 @@ from typing import Any
 
 from exonet.abi import lib
 from exonet.clock import NS_PER_S, Clock, Stopwatch, wall_offset_ns
-from exonet.errors import RunError, UsageError
+from exonet.errors import FilterError, RunError, UsageError
 from exonet.filters.compile import compile_filter
 from exonet.filters.libpcap import Libpcap, Program
 from exonet.filters.region import Kind, conflict, relation, remedy
@@ -80,22 +80,42 @@ def run(
     check_tenants(plan.tenants)
     specs = [libos_spec(tenant, plan) for tenant in plan.tenants]
     config = machine_config(plan.settings, [tenant.name for tenant in plan.tenants])
-    with ExitStack() as stack:
-        source = open_source(plan, stack, trace)
-        events = stack.enter_context(EventLog(plan.settings.trace))
-        machine = stack.enter_context(Machine(config, events))
-        events.write(RunBegins(plan.command, config.clock.value, config.seed))
-        replayed = isinstance(plan.source, TraceSource)
-        ports = [machine.attach(wire, nic_config(plan), subscribe_all=replayed) for wire in source.wires]
-        sides = [sides_of(tenant, plan.source, ports) for tenant in plan.tenants]
-        environments = [machine.spawn(spec, side) for spec, side in zip(specs, sides, strict=True)]
-        _name_in_tees(source.wires, {environment.number: environment.name for environment in environments})
-        if plan.settings.fates is not None:
-            machine.record_fates(plan.settings.fates)
-        note = _show(machine, plan)
-        if starting is not None:
-            starting()
-        return _go(machine, plan, replace(source, notes=(*source.notes, *note)), progress)
+    result: Result | None = None
+    try:
+        with ExitStack() as stack:
+            result = _in(stack, plan, specs, config, trace, progress, starting)
+    except RunError as error:
+        if result is None:
+            raise
+        return replace(result, notes=(*result.notes, str(error)), failed=True)  # a file of the run is not whole
+    return result
+
+
+def _in(
+    stack: ExitStack,
+    plan: Plan,
+    specs: Sequence[LibOSSpec],
+    config: MachineConfig,
+    trace: Trace | None,
+    progress: Progress | None,
+    starting: Callable[[], None] | None,
+) -> Result:
+    """Builds the machine, whose parts `stack` closes, and runs it."""
+    source = open_source(plan, stack, trace)
+    events = stack.enter_context(EventLog(plan.settings.trace))
+    machine = stack.enter_context(Machine(config, events))
+    events.write(RunBegins(plan.command, config.clock.value, config.seed))
+    replayed = isinstance(plan.source, TraceSource)
+    ports = [machine.attach(wire, nic_config(plan), subscribe_all=replayed) for wire in source.wires]
+    sides = [sides_of(tenant, plan.source, ports) for tenant in plan.tenants]
+    environments = [machine.spawn(spec, side) for spec, side in zip(specs, sides, strict=True)]
+    _name_in_tees(source.wires, {environment.number: environment.name for environment in environments})
+    if plan.settings.fates is not None:
+        machine.record_fates(plan.settings.fates)
+    note = _show(machine, plan)
+    if starting is not None:
+        starting()
+    return _go(machine, plan, replace(source, notes=(*source.notes, *note)), progress)
 
 
 def _show(machine: Machine, plan: Plan) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from exonet.errors import CaptureError
 from exonet.filters.classifier import Kind, classifier
 from exonet.filters.compile import compile_filter
 from exonet.filters.match import Matched, matching, open_capture
-from tests.conftest import ROOT, shared_captures
+from tests.conftest import ROOT, every_capture
 from tests.filter_list import DECOMPOSE
 
 FILTERS = (
@@ -21,7 +21,7 @@ FILTERS = (
     "greater 200", "less 70", "portrange 1-1024", "tcp[tcpflags] & tcp-syn != 0", "ip[6:2] & 0x1fff != 0",
     "ether multicast", "net 10.0.0.0/8 and not port 80", "ip proto 17", "len >= 1000 and tcp",
 )  # fmt: skip
-CAPTURES = sorted((ROOT / "captures").glob("*.pcap*")) + shared_captures()
+CAPTURES = every_capture()
 needs_tcpdump = pytest.mark.skipif(shutil.which("tcpdump") is None, reason="needs tcpdump")
 
 
@@ -56,7 +56,7 @@ def compare(path: Path, filters: Sequence[str]) -> int:
 
 
 @needs_tcpdump
-@pytest.mark.parametrize("path", CAPTURES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", CAPTURES, ids=lambda path: getattr(path, "name", None))
 def test_the_count_is_tcpdumps(path: Path) -> None:
     try:
         open_capture(path).close()

@@ -2,6 +2,7 @@
 """`exonet filter explain` and `match`: what they print, who answers, and what they say of bad input."""
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +14,7 @@ import pytest
 
 from exonet.cli.filter import lines, refusals
 from exonet.cli.main import main
-from exonet.errors import MissingError
+from exonet.errors import MissingError, UsageError
 from exonet.filters import classifier as classifiers
 from exonet.filters import native
 from exonet.filters.classifier import Kind, classifier
@@ -141,7 +142,7 @@ def test_a_conjunct_that_fits_no_shape_is_said() -> None:
 
 
 def test_a_filter_that_takes_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "it takes no frame" in told(capsys, "explain", "outbound")
+    assert "it takes nothing" in told(capsys, "explain", "outbound")
     assert told(capsys, "match", "outbound", str(WEB), "--count") == "0\n"
 
 
@@ -287,6 +288,15 @@ def test_a_broken_capture_is_read_as_far_as_it_goes(tmp_path: Path, capsys: pyte
     assert said.out == "3001\n" and "breaks at byte" in said.err
 
 
+@pytest.mark.parametrize("more", [(), ("--out",)])
+def test_a_pipe_is_read_once(more: tuple[str, ...], tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "exonet.cli.main", "filter", "match", "udp port 53", "/dev/stdin", "--count"]
+    words += [word for flag in more for word in (flag, str(tmp_path / "out.pcapng"))]
+    with subprocess.Popen(["cat", str(WEB)], stdout=subprocess.PIPE) as cat:
+        done = subprocess.run(words, stdin=cat.stdout, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1080\n", "")
+
+
 def test_a_full_disk_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
@@ -349,8 +359,6 @@ def test_a_frame_cut_anywhere_has_a_line() -> None:
 
 
 def test_a_pcapng_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
-    from exonet.errors import UsageError
-
     with pytest.raises(UsageError, match="cannot be written: Is a directory"):
         PcapngFile(tmp_path)
 
