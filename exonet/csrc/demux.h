@@ -98,8 +98,8 @@ struct exo_table {
 typedef void (*exo_probe)(const struct exo_table *table, const struct exo_frame *frames, const uint16_t *which, uint32_t n,
                           uint32_t *found, uint32_t *owners);
 
-/* The rarer way of a probe: the key was not the first of its tag in its home bucket, and may be elsewhere. key: the lanes. */
-void exo_demux_search(const struct exo_table *table, const struct exo_bucket *home, const uint64_t *key, uint32_t *found, uint32_t *owner);
+/* A probe of one frame, by the table: the rarer way of native code. */
+void exo_demux_ask(const struct exo_table *table, const struct exo_frame *frame, uint32_t *found, uint32_t *owner);
 
 struct exo_demux;
 
@@ -126,6 +126,8 @@ uint64_t exo_demux_bytes(const struct exo_demux *demux);
 int32_t exo_demux_form(const struct exo_demux *demux, uint32_t place, struct exo_form *form);
 /* Which shape a conjunct falls in, whether or not that is there. EXO_E_INVALID: a bad box. */
 int32_t exo_form_of(const struct exo_conjunct *conjunct, struct exo_form *form);
+/* Bytes of an entry of the shape. */
+uint32_t exo_form_stride(const struct exo_form *form);
 /* Gives every shape of that form (there is at most one) a probe; NULL: back to the table. Returns how many that were. */
 int32_t exo_demux_install(struct exo_demux *demux, const struct exo_form *form, exo_probe probe);
 /* Grows whenever a shape comes or goes: look for forms without native code then. */

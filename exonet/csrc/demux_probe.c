@@ -64,12 +64,10 @@ static uint32_t find(const struct exo_table *table, uint32_t home, uint32_t tag,
     }
 }
 
-void exo_demux_search(const struct exo_table *table, const struct exo_bucket *home, const uint64_t *key, uint32_t *found, uint32_t *owner)
+void exo_demux_ask(const struct exo_table *table, const struct exo_frame *frame, uint32_t *found, uint32_t *owner)
 {
-    uint64_t hash = 0;
-    for (uint32_t i = 0; i < table->form->lanes; i++)
-        hash += key[i] * table->multiplier[i];
-    *found = find(table, (uint32_t)(home - table->index), (uint32_t)(hash >> 32) | 1, key);
+    struct asked asked;
+    *found = make_key(table, frame, &asked) ? find(table, asked.at, asked.tag, asked.key) : (uint32_t)EXO_NO_ENTRY;
     if (*found != EXO_NO_ENTRY)
         *owner = entry_of(table, *found)->binding;
 }

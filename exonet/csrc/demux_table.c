@@ -215,7 +215,7 @@ void demux_entry_give(struct demux_shape *shape, uint32_t number)
 }
 
 /* Entries of up to a cache line do not straddle one. */
-static uint32_t stride_of(const struct exo_form *form)
+uint32_t exo_form_stride(const struct exo_form *form)
 {
     uint32_t bytes = sizeof(struct demux_entry) + 8 * (form->lanes + form->excluded)
                    + (form->interval.bytes ? (uint32_t)sizeof(struct demux_range) : 0), stride = 16;
@@ -236,7 +236,7 @@ struct demux_shape *demux_shape_new(struct exo_demux *demux, const struct demux_
     if (shape->form.interval.bytes)
         shape->bits += demux_interval_bits(&shape->form.interval, 0, 0);
     shape->entry_free = DEMUX_NONE;
-    shape->table.stride = stride_of(&shape->form);
+    shape->table.stride = exo_form_stride(&shape->form);
     shape->probe = demux_probe_table;
     if (reserve_entry(shape) || rebuild(demux, shape, FIRST_BUCKETS, 1)) {
         demux_shape_free(shape);

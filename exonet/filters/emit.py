@@ -6,16 +6,18 @@ number of lanes. Values and hash multipliers stay in the table, so a bind with a
 
 A frame's way has three steps: guards, key and hash; the bucket, of which all tags are compared at once; the entry,
 whose key is compared. Whether the key is there decides no branch: its binding is stored or what was there is stored
-again. Only a bucket that overflowed, or a tag that lied, goes the rarer way. A large table takes the steps burst by
+again. An IPv4 header with options, a bucket that overflowed, or a tag that lied goes the rarer way, by the table. A large table takes the steps burst by
 burst, so that the cache misses of many frames overlap; in a small one each frame takes all three.
 """
 
 from exonet.abi import ffi, lib
 from exonet.filters.form import Form, Lane
 
-__all__ = ["SYMBOL", "emit"]
+__all__ = ["ASK", "SYMBOL", "emit"]
 
 SYMBOL = "probe"
+ASK = "exo_demux_ask"
+IP4_HEADER = 20
 BURST: int = lib.EXO_PROBE_BURST
 NONE = -1
 ENTRY_HEAD = 16
@@ -64,40 +66,39 @@ def _slot(lines: _Lines, array: str, kind: str, index: str) -> str:
     return lines(f"getelementptr {kind}, ptr {array}, i64 {index}")
 
 
-def _lane(lines: _Lines, lane: Lane, frame: str, data: str, end: str) -> str:
-    """The masked value of a lane, as the name of an i64."""
+def _lane(lines: _Lines, lane: Lane, form: Form, frame: str, data: str) -> str:
+    """The masked value of a lane, as the name of an i64. The IPv4 header is 20 bytes long."""
     bits = 8 * lane.bytes
     if lane.base == lib.EXO_BASE_LENGTH:
         loaded, bits = lines.load("i32", lines.at(frame, _frame("wire_len")), 4), 32
     else:
-        start = lines.at(data, end) if lane.base == lib.EXO_BASE_IP4 else data
-        loaded = lines.load(f"i{bits}", lines.at(start, lane.offset))
+        base = form.ip4_at + IP4_HEADER if lane.base == lib.EXO_BASE_IP4 else 0
+        loaded = lines.load(f"i{bits}", lines.at(data, base + lane.offset))
     if lane.mask != (1 << bits) - 1:
         loaded = lines(f"and i{bits} {loaded}, {lane.mask}")
     return loaded if bits == 64 else lines(f"zext i{bits} {loaded} to i64")
 
 
-def _guard(lines: _Lines, condition: str, passed: str, loop: str) -> None:
-    lines.do(f"br i1 {condition}, label %{passed}{loop}, label %next{loop}, !prof !0")
-    lines.label(f"{passed}{loop}")
-
-
-def _guards(lines: _Lines, form: Form, data: str, length: str, loop: str) -> str:
-    """Leaves for the next frame where one does not hold. Returns where the IPv4 header ends ("": nobody asks)."""
-    if form.frame_bytes:
-        _guard(lines, lines(f"icmp uge i32 {length}, {form.frame_bytes}"), "long_enough", loop)
-    if form.unfragmented:
-        word = lines.load("i16", lines.at(data, 20))
-        offset = lines(f"and i16 {word}, {0xFF1F - 0x10000}")
-        _guard(lines, lines(f"icmp eq i16 {offset}, 0"), "whole", loop)
-    if not form.ip4_at:
-        return ""
-    first = lines(f"zext i8 {lines.load('i8', lines.at(data, form.ip4_at))} to i64")
-    header = lines(f"shl nuw nsw i64 {lines(f'and i64 {first}, 15')}, 2")
-    end = lines(f"add nuw nsw i64 {header}, {form.ip4_at}")
-    wanted = lines(f"add nuw nsw i64 {end}, {form.ip4_bytes}")
-    _guard(lines, lines(f"icmp uge i64 {lines(f'zext i32 {length} to i64')}, {wanted}"), "header_there", loop)
-    return end
+def _guards(lines: _Lines, form: Form, data: str, length: str, loop: str) -> None:
+    """Leaves for the next frame where one does not hold; for the rarer way where that depends on a longer header."""
+    other = f"rarer{loop}" if form.ip4_at else f"next{loop}"
+    wanted = max(form.frame_bytes, form.ip4_at + IP4_HEADER + form.ip4_bytes if form.ip4_at else 0)
+    if wanted:
+        enough = lines(f"icmp uge i32 {length}, {wanted}")
+        lines.do(f"br i1 {enough}, label %whole{loop}, label %{other}, !prof !0")
+        lines.label(f"whole{loop}")
+    checks = [(form.ip4_at, 0x0F, IP4_HEADER // 4)] if form.ip4_at else []
+    checks += [(20, 0x1F, 0), (21, 0xFF, 0)] if form.unfragmented else []
+    if not checks:
+        return
+    first, last = checks[0][0], checks[-1][0]
+    size = 1 if first == last else 8
+    start = max(last + 1 - size, 0)
+    mask = sum(bits << 8 * (at - start) for at, bits, _ in checks)
+    value = sum(number << 8 * (at - start) for at, _, number in checks)
+    seen = lines(f"and i{8 * size} {lines.load(f'i{8 * size}', lines.at(data, start))}, {mask}")
+    lines.do(f"br i1 {lines(f'icmp eq i{8 * size} {seen}, {value}')}, label %fit{loop}, label %{other}, !prof !0")
+    lines.label(f"fit{loop}")
 
 
 def _loop(lines: _Lines, name: str, count: str) -> str:
@@ -111,8 +112,19 @@ def _loop(lines: _Lines, name: str, count: str) -> str:
     return f"%i{name}"
 
 
-def _close(lines: _Lines, name: str) -> None:
+def _close(lines: _Lines, name: str, rarer: bool = False) -> None:
+    """rarer: label rarer<name> asks the table for the frame, in C."""
     lines.do(f"br label %next{name}")
+    if rarer:
+        lines.label(f"rarer{name}")
+        i = f"%i{name}"
+        if name == "3":
+            i = lines.load("i64", _slot(lines, "%live", "i64", i), 8)
+        which = lines(f"zext i16 {lines.load('i16', _slot(lines, '%which', 'i16', i), 2)} to i64")
+        frame = lines.at("%frames", lines(f"mul nuw nsw i64 {which}, {ffi.sizeof('struct exo_frame')}"))
+        found, owner = _slot(lines, "%found", "i32", i), _slot(lines, "%owners", "i32", which)
+        lines.do(f"call void @{ASK}(ptr %table, ptr {frame}, ptr {found}, ptr {owner})")
+        lines.do(f"br label %next{name}")
     lines.label(f"next{name}")
     lines.do(f"%i{name}.more = add nuw nsw i64 %i{name}, 1")
     lines.do(f"br label %head{name}")
@@ -130,8 +142,8 @@ def _key(lines: _Lines, form: Form, i: str, name: str) -> tuple[str, list[str], 
     data = lines.load("ptr", lines.at(frame, _frame("data")), 8)
     length = lines.load("i32", lines.at(frame, _frame("len")), 4)
     lines.do(f"store i32 {NONE}, ptr {_slot(lines, '%found', 'i32', i)}, align 4")
-    end = _guards(lines, form, data, length, name)
-    values = [_lane(lines, lane, frame, data, end) for lane in form.lanes]
+    _guards(lines, form, data, length, name)
+    values = [_lane(lines, lane, form, frame, data) for lane in form.lanes]
     total = "0"
     for number, value in enumerate(values):
         total = lines(f"add i64 {total}, {lines(f'mul i64 {value}, %multiplier{number}')}")
@@ -141,25 +153,26 @@ def _key(lines: _Lines, form: Form, i: str, name: str) -> tuple[str, list[str], 
 def _home(lines: _Lines, hashed: str) -> tuple[str, str]:
     """The bucket's address, and the tag."""
     home = lines(f"shl i64 {lines(f'lshr i64 {hashed}, %shift')}, {BUCKET_SHIFT}")
-    tag = lines(f"or i32 {lines(f'trunc i64 {lines(f"lshr i64 {hashed}, 32")} to i32')}, 1")
+    upper = lines(f"lshr i64 {hashed}, 32")
+    tag = lines(f"or i32 {lines(f'trunc i64 {upper} to i32')}, 1")
     return lines.at("%index", home), tag
 
 
 def _tagged(lines: _Lines, bucket: str, tag: str) -> tuple[str, str]:
-    """The entry of the first key in the bucket with that tag (0 where there is none), and whether there is one."""
+    """The entry of the first key in the bucket with that tag, and whether there is one; else some entry."""
     tags = lines(f"load <8 x i32>, ptr {bucket}, align 32")
     first = lines(f"insertelement <8 x i32> poison, i32 {tag}, i64 0")
     spread = lines(f"shufflevector <8 x i32> {first}, <8 x i32> poison, <8 x i32> zeroinitializer")
     equal = lines(f"bitcast <8 x i1> {lines(f'icmp eq <8 x i32> {tags}, {spread}')} to i8")
-    keys = lines(f"and i8 {equal}, 127")
-    there = lines(f"icmp ne i8 {keys}, 0")
-    place = lines(f"zext i8 {lines(f'call i8 @llvm.cttz.i8(i8 {lines(f"or i8 {keys}, -128")}, i1 true)')} to i64")
-    number = lines.load("i32", _slot(lines, lines.at(bucket, BUCKET_ENTRY), "i32", place), 4)
-    return lines(f"select i1 {there}, i32 {number}, i32 0"), there
+    wide = lines(f"zext i8 {equal} to i32")
+    there = lines(f"icmp ne i32 {lines(f'and i32 {wide}, 127')}, 0")
+    stopped = lines(f"or i32 {wide}, 128")
+    place = lines(f"zext i32 {lines(f'call i32 @llvm.cttz.i32(i32 {stopped}, i1 true)')} to i64")
+    return lines.load("i32", _slot(lines, lines.at(bucket, BUCKET_ENTRY), "i32", place), 4), there
 
 
-def _entry(lines: _Lines, number: str) -> str:
-    return lines.at("%entries", lines(f"mul i64 {lines(f'zext i32 {number} to i64')}, %stride"))
+def _entry(lines: _Lines, form: Form, number: str) -> str:
+    return lines.at("%entries", lines(f"mul i64 {lines(f'zext i32 {number} to i64')}, {form.stride}"))
 
 
 def _same(lines: _Lines, entry: str, values: list[str]) -> str:
@@ -171,10 +184,12 @@ def _same(lines: _Lines, entry: str, values: list[str]) -> str:
     return lines(f"icmp eq i64 {differ}, 0")
 
 
-def _answer(lines: _Lines, i: str, which: str, values: list[str], bucket: str, found: tuple[str, str], name: str) -> None:
+def _answer(
+    lines: _Lines, form: Form, i: str, which: str, values: list[str], bucket: str, found: tuple[str, str], name: str
+) -> None:
     """Compares the key and stores what follows. Where another bucket or another tag may have it: the rarer way."""
     number, there = found
-    entry = _entry(lines, number)
+    entry = _entry(lines, form, number)
     hit = lines(f"and i1 {there}, {_same(lines, entry, values)}")
     overflowed = lines(f"icmp ne i32 {lines.load('i32', lines.at(bucket, BUCKET_OVERFLOW), 4)}, 0")
     doubt = lines(f"and i1 {lines(f'or i1 {there}, {overflowed}')}, {lines(f'xor i1 {hit}, true')}")
@@ -184,20 +199,16 @@ def _answer(lines: _Lines, i: str, which: str, values: list[str], bucket: str, f
     lines.do(f"store i32 {lines(f'select i1 {hit}, i32 {binding}, i32 {before}')}, ptr {owner}, align 4")
     place = _slot(lines, "%found", "i32", i)
     lines.do(f"store i32 {lines(f'select i1 {hit}, i32 {number}, i32 {NONE}')}, ptr {place}, align 4")
-    lines.do(f"br i1 {doubt}, label %doubt{name}, label %next{name}, !prof !1")
-    lines.label(f"doubt{name}")
-    for lane, value in enumerate(values):
-        lines.do(f"store i64 {value}, ptr {_slot(lines, '%asked', 'i64', str(lane))}, align 8")
-    arguments = f"ptr %table, ptr {bucket}, ptr %asked, ptr {place}, ptr {owner}"
-    lines.do(f"call void @search({arguments})")
+    lines.do(f"br i1 {doubt}, label %rarer{name}, label %sure{name}, !prof !1")
+    lines.label(f"sure{name}")
 
 
 def _small(lines: _Lines, form: Form) -> None:
     i = _loop(lines, "S", "%count")
     which, values, hashed = _key(lines, form, i, "S")
     bucket, tag = _home(lines, hashed)
-    _answer(lines, i, which, values, bucket, _tagged(lines, bucket, tag), "S")
-    _close(lines, "S")
+    _answer(lines, form, i, which, values, bucket, _tagged(lines, bucket, tag), "S")
+    _close(lines, "S", rarer=True)
 
 
 def _large(lines: _Lines, form: Form) -> None:
@@ -211,7 +222,7 @@ def _large(lines: _Lines, form: Form) -> None:
     lives = lines.load("i64", "%lives", 8)
     lines.do(f"store i64 {i}, ptr {_slot(lines, '%live', 'i64', lives)}, align 8")
     lines.do(f"store i64 {lines(f'add nuw nsw i64 {lives}, 1')}, ptr %lives, align 8")
-    _close(lines, "1")
+    _close(lines, "1", rarer=bool(form.ip4_at))
     lines.do("%alive = load i64, ptr %lives, align 8")
     lines.do("br label %before2")
     lines.label("before2")
@@ -220,7 +231,7 @@ def _large(lines: _Lines, form: Form) -> None:
     number, there = _tagged(lines, *_home(lines, lines.load("i64", _slot(lines, "%hash", "i64", i), 8)))
     lines.do(f"store i32 {number}, ptr {_slot(lines, '%first', 'i32', i)}, align 4")
     lines.do(f"store i1 {there}, ptr {_slot(lines, '%tagged', 'i8', i)}, align 1")
-    _prefetch(lines, _entry(lines, number))
+    _prefetch(lines, _entry(lines, form, number))
     _close(lines, "2")
     lines.do("br label %before3")
     lines.label("before3")
@@ -230,8 +241,8 @@ def _large(lines: _Lines, form: Form) -> None:
     bucket, _ = _home(lines, lines.load("i64", _slot(lines, "%hash", "i64", i), 8))
     values = [lines.load("i64", _kept(lines, lane, i), 8) for lane in range(len(form.lanes))]
     found = lines.load("i32", _slot(lines, "%first", "i32", i), 4), lines.load("i1", _slot(lines, "%tagged", "i8", i))
-    _answer(lines, i, which, values, bucket, found, "3")
-    _close(lines, "3")
+    _answer(lines, form, i, which, values, bucket, found, "3")
+    _close(lines, "3", rarer=True)
 
 
 def _kept(lines: _Lines, lane: int, i: str) -> str:
@@ -239,7 +250,7 @@ def _kept(lines: _Lines, lane: int, i: str) -> str:
 
 
 def emit(form: Form) -> str:
-    """The module's text: the function SYMBOL, and @search, the rarer way, which csrc has."""
+    """The module's text: the function SYMBOL, which calls ASK of csrc."""
     lines = _Lines()
     lines.do("%count = zext i32 %n to i64")
     lanes = max(len(form.lanes), 1)
@@ -249,15 +260,13 @@ def emit(form: Form) -> str:
         ("live", BURST, "i64"),
         ("first", BURST, "i32"),
         ("tagged", BURST, "i8"),
-        ("asked", lanes, "i64"),
     ):
         lines.do(f"%{name} = alloca [{size} x {kind}], align 64")
     lines.do("%lives = alloca i64, align 8")
     lines.do("store i64 0, ptr %lives, align 8")
     for name in ("index", "entries"):
         lines.do(f"%{name} = load ptr, ptr {lines.at('%table', _table(name))}, align 8")
-    for name in ("shift", "stride"):
-        lines.do(f"%{name} = zext i32 {lines.load('i32', lines.at('%table', _table(name)), 4)} to i64")
+    lines.do(f"%shift = zext i32 {lines.load('i32', lines.at('%table', _table('shift')), 4)} to i64")
     for i in range(len(form.lanes)):
         lines.do(f"%multiplier{i} = load i64, ptr {lines.at('%table', _table('multiplier') + 8 * i)}, align 8")
     large = lines(f"icmp ne i32 {lines.load('i32', lines.at('%table', _table('large')), 4)}, 0")
@@ -271,8 +280,8 @@ def emit(form: Form) -> str:
     body = "\n".join(lines.lines)
     return (
         "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)\n"
-        "declare i8 @llvm.cttz.i8(i8, i1)\n"
-        "declare void @search(ptr, ptr, ptr, ptr, ptr)\n"
+        "declare i32 @llvm.cttz.i32(i32, i1)\n"
+        f"declare void @{ASK}(ptr, ptr, ptr, ptr) nounwind cold\n"
         f"define void @{SYMBOL}(ptr noalias nocapture readonly %table, ptr noalias nocapture readonly %frames, "
         "ptr noalias nocapture readonly %which, i32 %n, ptr noalias %found, ptr noalias %owners) nounwind {\n"
         f"start:\n{body}\n}}\n"

@@ -93,6 +93,11 @@ class Form:
             parts.append(f"{self.ip4_bytes} after the IPv4 header at {self.ip4_at}")
         return ", ".join(parts)
 
+    @property
+    def stride(self) -> int:
+        """Bytes of an entry in its table."""
+        return int(lib.exo_form_stride(self.to_native()))
+
     @classmethod
     def of_conjunct(cls, conjunct: Conjunct) -> "Form":
         """The shape that a conjunct falls in, whether or not it is in use."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from exonet.abi import ffi, lib
 from exonet.errors import KernelBug, MissingError
-from exonet.filters.emit import SYMBOL, emit
+from exonet.filters.emit import ASK, SYMBOL, emit
 from exonet.filters.form import Form
 
 __all__ = ["NativeCode", "compile_form"]
@@ -45,7 +45,7 @@ def _llvm() -> Any:
         raise MissingError(
             "llvmlite: not installed; filters are answered from tables (pip install 'exonet[native]')"
         ) from None
-    llvm.add_symbol("search", int(ffi.cast("uintptr_t", ffi.addressof(lib, "exo_demux_search"))))
+    llvm.add_symbol(ASK, int(ffi.cast("uintptr_t", ffi.addressof(lib, ASK))))
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return llvm
