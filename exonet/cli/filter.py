@@ -104,7 +104,7 @@ def asm(form: Any) -> str:
 
 
 def to_json(explanation: Any, refused: list[str], code: list[dict[str, str]]) -> dict[str, Any]:
-    from exonet.filters.explain import compiles
+    from exonet.filters.native import available
 
     return {
         "filter": explanation.filter.source,
@@ -117,8 +117,8 @@ def to_json(explanation: Any, refused: list[str], code: list[dict[str, str]]) ->
             {**shape.to_json(), "conjuncts": explanation.of_shape(number), **code[number]}
             for number, shape in enumerate(explanation.shapes)
         ],
-        "compiles": len(explanation.shapes) if compiles() else 0,
-        "native": compiles(),
+        "compiles": len(explanation.shapes) if available() else 0,
+        "native": available(),
         "refused": refused,
     }
 
@@ -160,9 +160,9 @@ def shape_lines(number: int, shape: Any, conjuncts: list[int]) -> Iterator[str]:
 
 def compiling(shapes: int) -> str:
     """Does binding it compile anything?"""
-    from exonet.filters.explain import compiles
+    from exonet.filters.native import available
 
-    if not compiles():
+    if not available():
         return "binding it compiles nothing: llvmlite is not installed, the shapes are answered from tables"
     return (
         f"the first bind on a machine compiles {counted(shapes, 'shape')}, off the packet path; "

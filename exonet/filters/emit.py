@@ -6,8 +6,9 @@ number of lanes. Values and hash multipliers stay in the table, so a bind with a
 
 A frame's way has three steps: guards, key and hash; the bucket, of which all tags are compared at once; the entry,
 whose key is compared. Whether the key is there decides no branch: its binding is stored or what was there is stored
-again. An IPv4 header with options, a bucket that overflowed, or a tag that lied goes the rarer way, by the table. A large table takes the steps burst by
-burst, so that the cache misses of many frames overlap; in a small one each frame takes all three.
+again. An IPv4 header with options, a bucket that overflowed, or a tag that lied goes the rarer way, by the table. A
+large table takes the steps burst by burst, so that the cache misses of many frames overlap; in a small one each frame
+takes all three.
 """
 
 from exonet.abi import ffi, lib

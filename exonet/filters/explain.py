@@ -6,7 +6,6 @@ dispatch decides on, the fields in the key and the loads that fetch them, what i
 the field of its interval. Conjuncts of one shape differ in values only.
 """
 
-import importlib.util
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from exonet.filters.conjunct import FRAME, LENGTH, Bits, Conjunct, meet
 from exonet.filters.form import Form, Lane
 from exonet.filters.names import describe_term
 
-__all__ = ["ExplainedConjunct", "Explanation", "ShapeWords", "compiles"]
+__all__ = ["ExplainedConjunct", "Explanation", "ShapeWords"]
 
 ETHERTYPES = {
     0x0800: "IPv4", 0x86DD: "IPv6", 0x0806: "ARP", 0x8100: "802.1Q tag", 0x88A8: "802.1ad tag", 0x9100: "QinQ tag",
@@ -28,11 +27,6 @@ ETHERTYPES = {
 PROTOCOLS = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6", 132: "SCTP"}
 IN_THE_KEY = 1
 _VALUE = re.compile(r" (?:==|in) [^/]*(/\d+)?$")
-
-
-def compiles() -> bool:
-    """Is llvmlite installed, so that shapes get machine code? Does not load it."""
-    return importlib.util.find_spec("llvmlite") is not None
 
 
 @dataclass(frozen=True, slots=True)

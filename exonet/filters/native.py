@@ -6,6 +6,7 @@ not installed; the demux then answers from its tables.
 """
 
 import functools
+import importlib.util
 from typing import Any
 
 from exonet.abi import ffi, lib
@@ -13,7 +14,12 @@ from exonet.errors import KernelBug, MissingError
 from exonet.filters.emit import ASK, SYMBOL, emit
 from exonet.filters.form import Form
 
-__all__ = ["NativeCode", "compile_form"]
+__all__ = ["NativeCode", "available", "compile_form"]
+
+
+def available() -> bool:
+    """Is llvmlite installed? Does not load it."""
+    return importlib.util.find_spec("llvmlite") is not None
 
 
 class NativeCode:
@@ -29,6 +35,11 @@ class NativeCode:
     def install(self, demux: Any) -> bool:
         """Lets it answer for its shape, if the demux has that. The object must live as long as the demux uses it."""
         return bool(lib.exo_demux_install(demux, self._native_form, self._probe))
+
+    @property
+    def probe(self) -> Any:
+        """The `exo_probe`."""
+        return self._probe
 
     def assembly(self) -> str:
         """The machine's instructions, compiled again from the text."""

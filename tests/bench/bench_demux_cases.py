@@ -186,7 +186,7 @@ class Table:
         key = Form.of(form)
         if key not in self._code:
             self._code[key] = compile_form(key)
-        return ffi.cast("exo_probe", self._code[key].address)
+        return self._code[key].probe
 
     def answer(self, *, native: bool) -> None:
         """From here on by native code, or by the tables. Skip where there is no native code."""
@@ -224,8 +224,8 @@ def _words(frames: Bytes, at: int) -> Numbers:
 def _counted(inner: Any, asked: Numbers) -> Any:
     """The probe `inner`, adding to asked[place in the burst] on its way."""
 
-    def probe(table: Any, frames: Any, which: Any, n: int, found: Any) -> None:
+    def probe(table: Any, frames: Any, which: Any, n: int, found: Any, owners: Any) -> None:
         asked[[which[i] for i in range(n)]] += 1
-        inner(table, frames, which, n, found)
+        inner(table, frames, which, n, found, owners)
 
     return ffi.callback("exo_probe", probe)

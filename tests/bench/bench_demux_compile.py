@@ -18,8 +18,8 @@ WIDE = "udp and src host fd00::9 and dst host fd00::2 and src port 1000 and dst 
 
 
 def _shape(number: int) -> str:
-    """A filter with a shape of its own: two prefix lengths that no other number has."""
-    return f"ip and udp and src net 10.0.0.0/{8 + number % 16} and dst net 10.0.0.0/{8 + number // 16} and dst port 53"
+    """A filter with a shape of its own: bits of a byte of the payload that no other number looks at."""
+    return f"ip and udp and dst port 53 and ether[{44 + number % 16}] & {3 + 4 * (number // 16)} = 0"
 
 
 def compile_(context: Context) -> Iterator[Figure]:

@@ -18,7 +18,7 @@ from exonet.cli.main import main
 from exonet.cli.show import COLUMNS, TOPICS, printable
 from exonet.clock import Clock, monotonic_ns
 from exonet.errors import RunError, UsageError
-from exonet.filters.explain import compiles
+from exonet.filters.native import available
 from exonet.kernel.boot import Machine, MachineConfig
 from exonet.kernel.statesocket import OVERRIDE
 from exonet.lab import machines
@@ -91,7 +91,7 @@ def test_every_topic_of_a_running_machine(directory: Path, capsys: pytest.Captur
         assert (dns["owner"], dns["filter"], dns["shapes"], dns["snoop"]) == ("dns", "udp port 53", 4, False)
         assert web["capability"] != dns["capability"] and web["delivered"] is not None
         end = monotonic_ns() + PATIENCE_NS
-        while compiles() and any(row["native"] < row["shapes"] for row in rows(capsys, "bindings")):
+        while available() and any(row["native"] < row["shapes"] for row in rows(capsys, "bindings")):
             assert monotonic_ns() < end, "the shapes were never compiled"
         assert len(rows(capsys, "shapes")) == 8
         assert {row["name"] for row in rows(capsys, "environments")} == {"web", "dns"}

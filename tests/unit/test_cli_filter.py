@@ -19,8 +19,9 @@ from exonet.filters import classifier as classifiers
 from exonet.filters import native
 from exonet.filters.classifier import Kind, classifier
 from exonet.filters.compile import compile_filter
-from exonet.filters.explain import Explanation, compiles
+from exonet.filters.explain import Explanation
 from exonet.filters.match import Matched, disagreement, matching, open_capture
+from exonet.filters.native import available
 from exonet.wire.capture import Trace
 from exonet.wire.pcapng import PcapngFile
 from exonet.wire.summary import summary
@@ -28,7 +29,7 @@ from tests.conftest import ROOT
 
 WEB = ROOT / "captures" / "web-dns.pcapng"
 VLAN = ROOT / "captures" / "vlan.pcap.gz"
-needs_llvmlite = pytest.mark.skipif(not compiles(), reason="needs llvmlite")
+needs_llvmlite = pytest.mark.skipif(not available(), reason="needs llvmlite")
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_explain_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert [len(shape["conjuncts"]) for shape in found["shapes"]] == [2, 2, 2, 2], "values only: the same shapes"
     assert {row["shape"] for row in found["conjuncts"]} == {0, 1, 2, 3}
     assert {shape["dispatch"] for shape in found["shapes"]} == {"IPv4, UDP, no later fragment", "IPv6, UDP"}
-    assert found["compiles"] == (4 if compiles() else 0)
+    assert found["compiles"] == (4 if available() else 0)
 
 
 def test_explain_of_an_expression_shows_the_text(capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,7 +170,7 @@ def test_match_over_several_captures(capsys: pytest.CaptureFixture[str]) -> None
 
 @pytest.mark.parametrize("kind", [kind.value for kind in Kind])
 def test_every_classifier_answers(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    if kind == "native" and not compiles():
+    if kind == "native" and not available():
         pytest.skip("needs llvmlite")
     assert told(capsys, "match", "udp port 53", str(WEB), "--count", "--classifier", kind) == "1080\n"
 
