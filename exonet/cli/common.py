@@ -126,6 +126,13 @@ def add_machine(parser: argparse.ArgumentParser, *, clocks: bool = True, rings: 
         help="poll so long without work before sleeping (default 2ms): longer is quicker to answer and costs CPU; "
         "polling: never sleep, sleeping: at once",
     )
+    group.add_argument(
+        "--core",
+        type=count(0, 4095),
+        metavar="N",
+        help="the kernel has this core to itself, LibOS processes share the others: worth much where more LibOSes than "
+        "cores receive at full rate (default: wherever the scheduler puts them)",
+    )
 
 
 def _add_clocks(group: argparse._ActionsContainer) -> None:
@@ -234,6 +241,7 @@ def settings(arguments: argparse.Namespace) -> Settings:
         queues=arguments.queues,
         nic_mode=arguments.nic_mode,
         spin_ns=arguments.spin,
+        core=arguments.core,
         costs=values.get("costs", "host"),
         slices=values.get("slices", ""),
         interrupt=values.get("interrupt", "poll"),

@@ -23,6 +23,7 @@ from exonet.hardware.nic import Nic, NicConfig
 from exonet.kernel.binding import Bindings
 from exonet.kernel.capability import Authority, Resource, Right, Scope
 from exonet.kernel.compiler import Compiler
+from exonet.kernel.cores import Cores
 from exonet.kernel.environment import Environment, Environments, Mode
 from exonet.kernel.launcher import Launcher
 from exonet.kernel.localside import mac_bytes
@@ -55,6 +56,7 @@ class Machine(Closing):
         self.wires: list[Wire] = []
         self.fates: Fates | None = None
         self._state: StateSocket | None = None
+        self._cores = Cores(config.core)
         # Live, nobody who sends frames can know how they are hashed; a virtual run repeats.
         virtual = config.clock is Clock.VIRTUAL
         self.hash_seed = config.seed if virtual else int.from_bytes(os.urandom(8), "little")
@@ -89,7 +91,7 @@ class Machine(Closing):
         self.server = Server(self.dispatcher, machine.now)
         self.launcher = Launcher()
         # Native code for filters, made on the side. A virtual run has none: its events are the same every time.
-        self.compiler = None if virtual else Compiler(self.native, self.events)
+        self.compiler = None if virtual else Compiler(self.native, self.events, self._cores)
         self._runner = Runner(self.native, self.compiler, self.dispatcher, self.server)
 
     def attach(self, wire: Wire, nic: NicConfig, *, subscribe_all: bool = False) -> int:
@@ -133,7 +135,9 @@ class Machine(Closing):
             self.environments.grant(env, Resource.PAGES, Right.READ | Right.WRITE | Right.GRANT)
             if spec.process:
                 modules = (target.partition(":")[0],)
-                self.server.add(env, self.launcher.start(env, f"{RUNTIME}:run", modules=modules))
+                with self._cores.others():
+                    process = self.launcher.start(env, f"{RUNTIME}:run", modules=modules)
+                self.server.add(env, process)
                 self._runner.await_ready(env)
             else:
                 self._runner.add_inline(env, RUNTIME)
@@ -188,7 +192,8 @@ class Machine(Closing):
 
         on_progress(self) is called about ten times a second. Returns False where Ctrl-C or SIGTERM ended it.
         """
-        return self._runner.run(until_ns, None if on_progress is None else lambda: on_progress(self))
+        with self._cores.kernel():
+            return self._runner.run(until_ns, None if on_progress is None else lambda: on_progress(self))
 
     def now(self) -> int:
         return int(lib.exo_now(self.native))

@@ -19,6 +19,7 @@ from exonet.closing import Closing
 from exonet.errors import ExonetError, MissingError
 from exonet.filters.form import Form
 from exonet.filters.native import NativeCode, compile_form
+from exonet.kernel.cores import Cores
 from exonet.trace import EventLog, ShapeCompiled
 
 __all__ = ["Compiler"]
@@ -30,9 +31,10 @@ KEPT = 512
 class Compiler(Closing):
     """The probes of one machine. `fileno()` is readable when there is something to `collect`."""
 
-    def __init__(self, native: Any, events: EventLog | None = None) -> None:
+    def __init__(self, native: Any, events: EventLog | None = None, cores: Cores | None = None) -> None:
         self._native = native
         self._events = events or EventLog()
+        self._cores = cores or Cores(None)
         self._seen: dict[tuple[int, int], int] = {}
         self._code: dict[Form, NativeCode | None] = {}  # None: under way, or it cannot be had
         self._wanted: queue.SimpleQueue[Form | None] = queue.SimpleQueue()
@@ -107,6 +109,10 @@ class Compiler(Closing):
         return self._wanted
 
     def _compile(self) -> None:
+        with self._cores.others():
+            self._compile_all()
+
+    def _compile_all(self) -> None:
         while (form := self._wanted.get()) is not None:
             begin = monotonic_ns()
             made: NativeCode | ExonetError

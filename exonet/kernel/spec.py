@@ -20,7 +20,8 @@ SPIN_FOREVER = (1 << 64) - 1
 
 @dataclass(frozen=True, slots=True)
 class MachineConfig:
-    """pages: physical pages of 4 KiB. spin_ns: how long the live loop polls without work before it sleeps.
+    """pages: physical pages of 4 KiB. spin_ns: how long the live loop polls without work before it sleeps. core: the
+    kernel's thread has it to itself, LibOS processes share the others; None: wherever they are put.
 
     costs, interrupt_mode, budget (frames polled before LibOSes get a turn) and slices matter on the virtual clock only.
     """
@@ -29,6 +30,7 @@ class MachineConfig:
     pages: int = 65536
     seed: int = 1
     spin_ns: int = SPIN_NS
+    core: int | None = None
     costs: CostModel = field(default_factory=CostModel)
     interrupt_mode: InterruptMode = InterruptMode.BUDGET
     budget: int = 64

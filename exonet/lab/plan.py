@@ -237,6 +237,7 @@ class Settings:
     queues: int = 1
     nic_mode: str = "drop"
     spin_ns: int = SPIN_NS
+    core: int | None = None
     costs: str = "host"
     slices: str = ""
     interrupt: str = "poll"

@@ -267,6 +267,7 @@ def machine_config(settings: Settings, names: Sequence[str]) -> MachineConfig:
         pages=settings.pages,
         seed=settings.seed,
         spin_ns=settings.spin_ns,
+        core=settings.core,
         costs=CostModel.named(settings.costs),
         interrupt_mode=InterruptMode.EACH if settings.interrupt == "each" else InterruptMode.BUDGET,
         budget=settings.budget,

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,22 +59,10 @@ def sink(name: str = "sink", bindings: Sequence[str] = ("udp",), *, process: boo
     )
 
 
-@contextmanager
-def cores(apart: bool) -> Iterator[Callable[[], None]]:
-    """What is started inside runs on all cores but the first; the function given puts this thread on the first.
-
-    Nothing of the kind unless `apart` and there are two.
-    """
-    every = os.sched_getaffinity(0)
-    first = {min(every)}
-    if not apart or every == first:
-        yield lambda: None
-        return
-    os.sched_setaffinity(0, every - first)
-    try:
-        yield lambda: os.sched_setaffinity(0, first)
-    finally:
-        os.sched_setaffinity(0, every)
+def own_core() -> int | None:
+    """The first core, for the kernel alone, where there is another."""
+    allowed = os.sched_getaffinity(0)
+    return min(allowed) if len(allowed) > 1 else None
 
 
 def deliver(
@@ -91,14 +79,12 @@ def deliver(
     apart: the kernel has the first core, the sinks share the others. profile: a context manager around the run alone.
     """
     with (
-        cores(apart) as take_first,
         PcapWire(trace, speed="max", loop=loops) as wire,
-        Machine(MachineConfig(seed=seed)) as machine,
+        Machine(MachineConfig(seed=seed, core=own_core() if apart else None)) as machine,
     ):
         port = machine.attach(wire, NicConfig(promiscuous=True, mode=NicMode.BACKPRESSURE, max_frame=1522))
         for spec in specs:
             machine.spawn(spec, port)
-        take_first()
         with profile():
             watch, start = Stopwatch(), time.thread_time()
             machine.run()
