@@ -9,25 +9,35 @@
 
 #define AHEAD 8u
 
+_Static_assert(offsetof(struct exo_asked, len) == offsetof(struct exo_frame, len)
+               && offsetof(struct exo_asked, wire_len) == offsetof(struct exo_frame, wire_len), "what is asked is a frame's beginning");
+
 struct best {
     uint32_t bits;
     uint32_t breadth;
 };
 
-static inline uint32_t leaf_of(const struct exo_demux *demux, const struct exo_frame *frame)
+/* Anything but a whole IPv4 header. */
+static uint32_t other_leaf(const struct exo_demux *demux, const struct exo_frame *frame)
 {
     const uint8_t *d = frame->data;
-    if (EXO_UNLIKELY(frame->len < 14))
+    if (frame->len < 14)
         return DEMUX_OTHER * DEMUX_PROTOCOLS;
     uint16_t ethertype = exo_be16(d + 12);
-    if (EXO_LIKELY(ethertype == 0x0800))
-        return DEMUX_IP4 * DEMUX_PROTOCOLS + (EXO_LIKELY(frame->len > 23) ? demux->protocol_leaf[0][d[23]] : (uint32_t)DEMUX_ANY);
-    if (ethertype == 0x86dd)
-        return DEMUX_IP6 * DEMUX_PROTOCOLS + (frame->len > 20 ? demux->protocol_leaf[1][d[20]] : (uint32_t)DEMUX_ANY);
+    if (ethertype == 0x86dd && frame->len > 20)
+        return demux->protocol_leaf[1][d[20]];
     return demux_ethertype_of(ethertype) * DEMUX_PROTOCOLS;
 }
 
-static int is_excluded(const struct demux_shape *shape, const struct demux_entry *entry, const struct exo_frame *frame, uint32_t end)
+static inline uint32_t leaf_of(const struct exo_demux *demux, const struct exo_frame *frame)
+{
+    const uint8_t *d = frame->data;
+    if (EXO_LIKELY(frame->len > 23 && d[12] == 0x08 && d[13] == 0x00))
+        return demux->protocol_leaf[0][d[23]];
+    return other_leaf(demux, frame);
+}
+
+static int is_excluded(const struct demux_shape *shape, const struct demux_entry *entry, const struct exo_asked *frame, uint32_t end)
 {
     const struct exo_form *form = &shape->form;
     for (uint32_t i = form->lanes; i < form->lanes + form->excluded; i++)
@@ -36,7 +46,7 @@ static int is_excluded(const struct demux_shape *shape, const struct demux_entry
     return 0;
 }
 
-static uint32_t interval_field(const struct exo_interval *interval, const struct exo_frame *frame, uint32_t end)
+static uint32_t interval_field(const struct exo_interval *interval, const struct exo_asked *frame, uint32_t end)
 {
     if (interval->base == EXO_BASE_LENGTH)
         return frame->wire_len;
@@ -45,7 +55,7 @@ static uint32_t interval_field(const struct exo_interval *interval, const struct
 }
 
 /* Does an entry whose key holds take the frame? */
-static int holds(const struct demux_shape *shape, const struct demux_entry *entry, const struct exo_frame *frame, uint32_t end)
+static int holds(const struct demux_shape *shape, const struct demux_entry *entry, const struct exo_asked *frame, uint32_t end)
 {
     if (shape->form.interval.bytes) {
         const struct demux_range *range = demux_range_of(shape, entry);
@@ -57,7 +67,7 @@ static int holds(const struct demux_shape *shape, const struct demux_entry *entr
 }
 
 /* Among the entries of one key, the narrowest that takes the frame. */
-static uint32_t pick(const struct demux_shape *shape, uint32_t head, const struct exo_frame *frame)
+static uint32_t pick(const struct demux_shape *shape, uint32_t head, const struct exo_asked *frame)
 {
     uint32_t end;
     demux_admits(&shape->form, frame, &end);
@@ -70,7 +80,7 @@ static uint32_t pick(const struct demux_shape *shape, uint32_t head, const struc
 }
 
 /* The entry of a key was found: it owns the frame if it takes it and beats what was found before. */
-static inline void consider(const struct demux_shape *shape, uint32_t number, const struct exo_frame *frame, struct best *best,
+static inline void consider(const struct demux_shape *shape, uint32_t number, const struct exo_asked *frame, struct best *best,
                             uint32_t *owner)
 {
     uint32_t bits = shape->bits;
@@ -88,88 +98,90 @@ static inline void consider(const struct demux_shape *shape, uint32_t number, co
     }
 }
 
-/* The frames which[0..n) of a leaf whose shapes each fix another number of bits, and by their key alone: the first that has a frame's key
- * owns it. owners[] are EXO_NO_OWNER. No branch depends on what a frame matches. */
-static void resolve_first(const struct exo_demux *demux, const struct demux_leaf *leaf, const struct exo_frame *frames, uint16_t *which,
-                          uint32_t n, uint32_t *owners)
+/* The frames of a leaf whose shapes each fix another number of bits, and by their key alone: the first that has a frame's key owns it.
+ * owners[] are EXO_NO_OWNER. No branch depends on what a frame matches. */
+static void resolve_first(const struct exo_demux *demux, const struct demux_leaf *leaf, struct exo_asked *asked, uint32_t n, uint32_t *owners)
 {
     uint32_t found[EXO_PROBE_BURST];
     for (uint32_t s = 0; s < leaf->count && n; s++) {
         const struct demux_shape *shape = demux->shape[leaf->place[s]];
         uint32_t kept = 0;
-        shape->probe(&shape->table, frames, which, n, found, owners);
+        shape->probe(&shape->table, asked, n, found, owners);
         for (uint32_t i = 0; s + 1 < leaf->count && i < n; i++) {
-            which[kept] = which[i];
+            asked[kept] = asked[i];
             kept += found[i] == EXO_NO_ENTRY;
         }
         n = kept;
     }
 }
 
-/* The frames which[0..n) of one leaf. owners[] are EXO_NO_OWNER. */
-static void resolve(const struct exo_demux *demux, const struct demux_leaf *leaf, const struct exo_frame *frames, uint16_t *which,
-                    uint32_t n, uint32_t *owners)
+/* The frames of one leaf. owners[] are EXO_NO_OWNER. */
+static void resolve(const struct exo_demux *demux, const struct demux_leaf *leaf, struct exo_asked *asked, uint32_t n, uint32_t *owners)
 {
     struct best best[EXO_PROBE_BURST];
     uint32_t found[EXO_PROBE_BURST], unused[EXO_PROBE_BURST];
     for (uint32_t s = 0; s < leaf->count && n; s++) {
         const struct demux_shape *shape = demux->shape[leaf->place[s]];
         uint32_t next = s + 1 < leaf->count ? demux->shape[leaf->place[s + 1]]->bits : UINT32_MAX, kept = 0;
-        shape->probe(&shape->table, frames, which, n, found, unused);
+        shape->probe(&shape->table, asked, n, found, unused);
         for (uint32_t i = 0; i < n; i++) {
-            uint32_t f = which[i];
+            uint32_t f = asked[i].place;
             if (found[i] != EXO_NO_ENTRY)
-                consider(shape, found[i], &frames[f], &best[f], &owners[f]);
-            which[kept] = (uint16_t)f;
+                consider(shape, found[i], &asked[i], &best[f], &owners[f]);
+            asked[kept] = asked[i];
             kept += owners[f] == EXO_NO_OWNER || best[f].bits <= next;
         }
         n = kept;
     }
 }
 
-/* Those of which[0..n) that are of the leaf go to the front of `these`; the others stay. Returns how many stay. */
-static uint32_t part_leaf(const uint8_t *leaf, uint32_t here, uint16_t *which, uint32_t n, uint16_t *these, uint32_t *count)
+static void resolve_leaf(const struct exo_demux *demux, uint32_t leaf, struct exo_asked *asked, uint32_t n, uint32_t *owners)
 {
-    uint32_t kept = 0, taken = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        uint16_t f = which[i];
-        uint32_t is_here = leaf[f] == here;
-        these[taken] = which[kept] = f;
-        taken += is_here;
-        kept += !is_here;
+    const struct demux_leaf *at = &demux->leaf[0][0] + leaf;
+    if (at->first_wins)
+        resolve_first(demux, at, asked, n, owners);
+    else
+        resolve(demux, at, asked, n, owners);
+}
+
+/* Frames of several leaves: leaf by leaf. */
+static void resolve_mixed(const struct exo_demux *demux, const uint8_t *leaf, struct exo_asked *asked, uint32_t n, uint32_t *owners)
+{
+    struct exo_asked these[EXO_PROBE_BURST];
+    while (n) {
+        uint32_t here = leaf[asked[0].place], kept = 0, taken = 0;
+        for (uint32_t i = 0; i < n; i++) {
+            struct exo_asked one = asked[i];
+            uint32_t is_here = leaf[one.place] == here;
+            these[taken] = asked[kept] = one;
+            taken += is_here;
+            kept += !is_here;
+        }
+        n = kept;
+        resolve_leaf(demux, here, these, taken, owners);
     }
-    *count = taken;
-    return kept;
 }
 
 static void classify(const struct exo_demux *demux, const struct exo_frame *frames, uint32_t n, uint32_t *owners)
 {
-    uint16_t which[EXO_PROBE_BURST], these[EXO_PROBE_BURST];
+    struct exo_asked asked[EXO_PROBE_BURST];
     uint8_t leaf[EXO_PROBE_BURST];
-    uint32_t count, different = 0;
+    uint32_t different = 0;
+    memset(owners, 0xff, n * sizeof *owners);
+    for (uint32_t i = 0; i < n && i < AHEAD; i++)
+        __builtin_prefetch(frames[i].data);
     for (uint32_t i = 0; i < n; i++) {
-        __builtin_prefetch(frames[i + AHEAD < n ? i + AHEAD : i].data);
+        if (i + AHEAD < n)
+            __builtin_prefetch(frames[i + AHEAD].data);
+        memcpy(&asked[i], &frames[i], offsetof(struct exo_asked, place));
+        asked[i].place = i;
         leaf[i] = (uint8_t)leaf_of(demux, &frames[i]);
         different |= leaf[i] ^ leaf[0];
-        which[i] = (uint16_t)i;
-        owners[i] = EXO_NO_OWNER;
     }
-    while (n) {
-        uint32_t here = leaf[which[0]];
-        const struct demux_leaf *at = &demux->leaf[0][0] + here;
-        uint16_t *mine = these;
-        if (different) {
-            n = part_leaf(leaf, here, which, n, these, &count);
-        } else {
-            mine = which;
-            count = n;
-            n = 0;
-        }
-        if (at->first_wins)
-            resolve_first(demux, at, frames, mine, count, owners);
-        else
-            resolve(demux, at, frames, mine, count, owners);
-    }
+    if (different)
+        resolve_mixed(demux, leaf, asked, n, owners);
+    else if (n)
+        resolve_leaf(demux, leaf[0], asked, n, owners);
 }
 
 void exo_demux_classify(const struct exo_demux *demux, const struct exo_frame *frames, uint32_t n, uint32_t *owners)
@@ -191,14 +203,14 @@ static uint32_t add_once(uint32_t *bindings, uint32_t found, uint32_t max, uint3
 uint32_t exo_demux_match_all(const struct exo_demux *demux, const struct exo_frame *frame, uint32_t *bindings, uint32_t max)
 {
     const struct demux_leaf *leaf = &demux->leaf[0][0] + leaf_of(demux, frame);
-    const uint16_t only = 0;
+    struct exo_asked asked = {frame->data, frame->len, frame->wire_len, 0, 0};
     uint32_t found = 0, number, owner, end;
     for (uint32_t s = 0; s < leaf->count; s++) {
         const struct demux_shape *shape = demux->shape[leaf->place[s]];
-        shape->probe(&shape->table, frame, &only, 1, &number, &owner);
-        demux_admits(&shape->form, frame, &end);
+        shape->probe(&shape->table, &asked, 1, &number, &owner);
+        demux_admits(&shape->form, &asked, &end);
         for (; number != DEMUX_NONE; number = demux_entry_at(shape, number)->next_key)
-            if (holds(shape, demux_entry_at(shape, number), frame, end))
+            if (holds(shape, demux_entry_at(shape, number), &asked, end))
                 found = add_once(bindings, found, max, demux_entry_at(shape, number)->binding);
     }
     return found;

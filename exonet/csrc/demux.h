@@ -93,13 +93,21 @@ struct exo_table {
     uint64_t multiplier[24];
 };
 
-/* Looks up the frames frames[which[0..n)]; n <= EXO_PROBE_BURST. found[i]: the entry of the key of which[i], or EXO_NO_ENTRY; where there is
- * one its binding is also put into owners[which[i]]. Reads nothing past a frame's len. The dispatch has seen to ethertype and protocol. */
-typedef void (*exo_probe)(const struct exo_table *table, const struct exo_frame *frames, const uint16_t *which, uint32_t n,
-                          uint32_t *found, uint32_t *owners);
+/* A frame on its way through the shapes of a leaf: what of it is asked, and its place in the burst. */
+struct exo_asked {
+    const uint8_t *data;
+    uint32_t len;
+    uint32_t wire_len;
+    uint32_t place;
+    uint32_t unused;
+};
+
+/* Looks up n <= EXO_PROBE_BURST frames. found[i]: the entry of the key of asked[i], or EXO_NO_ENTRY; where there is one its binding is
+ * also put into owners[asked[i].place]. Reads nothing past a frame's len. The dispatch has seen to ethertype and protocol. */
+typedef void (*exo_probe)(const struct exo_table *table, const struct exo_asked *asked, uint32_t n, uint32_t *found, uint32_t *owners);
 
 /* A probe of one frame, by the table: the rarer way of native code. */
-void exo_demux_ask(const struct exo_table *table, const struct exo_frame *frame, uint32_t *found, uint32_t *owner);
+void exo_demux_ask(const struct exo_table *table, const struct exo_asked *asked, uint32_t *found, uint32_t *owner);
 
 struct exo_demux;
 

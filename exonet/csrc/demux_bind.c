@@ -15,8 +15,8 @@ struct exo_demux *exo_demux_new(uint64_t seed)
         return NULL;
     demux->random = seed;
     for (uint32_t protocol = 0; protocol < 256; protocol++) {
-        demux->protocol_leaf[0][protocol] = (uint8_t)demux_protocol_of(0x0800, protocol);
-        demux->protocol_leaf[1][protocol] = (uint8_t)demux_protocol_of(0x86dd, protocol);
+        demux->protocol_leaf[0][protocol] = (uint8_t)(DEMUX_IP4 * DEMUX_PROTOCOLS + demux_protocol_of(0x0800, protocol));
+        demux->protocol_leaf[1][protocol] = (uint8_t)(DEMUX_IP6 * DEMUX_PROTOCOLS + demux_protocol_of(0x86dd, protocol));
     }
     return demux;
 }

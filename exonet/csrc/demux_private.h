@@ -78,7 +78,7 @@ struct exo_demux {
     uint64_t random;
     uint32_t *head;                  /* handle of the first entry of a binding, by number */
     uint32_t head_capacity;
-    uint8_t protocol_leaf[2][256];   /* IPv4, IPv6: enum demux_protocols by protocol number */
+    uint8_t protocol_leaf[2][256];   /* IPv4, IPv6: the leaf's number by protocol number */
     struct demux_leaf leaf[DEMUX_ETHERTYPES][DEMUX_PROTOCOLS];
 };
 
@@ -116,7 +116,7 @@ static inline uint64_t demux_load(const uint8_t *p, uint32_t bytes)
 }
 
 /* A lane's masked value. end: where the IPv4 header ends. */
-static inline uint64_t demux_lane(const struct exo_lane *lane, const struct exo_frame *frame, uint32_t end)
+static inline uint64_t demux_lane(const struct exo_lane *lane, const struct exo_asked *frame, uint32_t end)
 {
     if (lane->base == EXO_BASE_LENGTH)
         return frame->wire_len & lane->mask;
@@ -124,7 +124,7 @@ static inline uint64_t demux_lane(const struct exo_lane *lane, const struct exo_
 }
 
 /* The guards of a form that a frame of its ethertype and protocol must pass; *end: where the IPv4 header ends. */
-static inline int demux_admits(const struct exo_form *form, const struct exo_frame *frame, uint32_t *end)
+static inline int demux_admits(const struct exo_form *form, const struct exo_asked *frame, uint32_t *end)
 {
     const uint8_t *d = frame->data;
     *end = 0;
@@ -140,8 +140,7 @@ static inline int demux_admits(const struct exo_form *form, const struct exo_fra
 }
 
 /* demux_probe.c: an exo_probe that reads the form of its table */
-void demux_probe_table(const struct exo_table *table, const struct exo_frame *frames, const uint16_t *which, uint32_t n,
-                       uint32_t *found, uint32_t *owners);
+void demux_probe_table(const struct exo_table *table, const struct exo_asked *asked, uint32_t n, uint32_t *found, uint32_t *owners);
 /* demux_form.c */
 int32_t demux_part(struct demux_parted *parted, const struct exo_conjunct *conjunct);
 uint32_t demux_interval_bits(const struct exo_interval *interval, uint32_t low, uint32_t high);

@@ -5,13 +5,13 @@
  */
 #include "demux_private.h"
 
-struct asked {
+struct sought {
     uint32_t tag;
     uint32_t at;             /* bucket */
     uint64_t key[EXO_MAX_LANES];
 };
 
-static int make_key(const struct exo_table *table, const struct exo_frame *frame, struct asked *asked)
+static int make_key(const struct exo_table *table, const struct exo_asked *frame, struct sought *sought)
 {
     const struct exo_form *form = table->form;
     uint32_t end;
@@ -19,11 +19,11 @@ static int make_key(const struct exo_table *table, const struct exo_frame *frame
     if (!demux_admits(form, frame, &end))
         return 0;
     for (uint32_t i = 0; i < form->lanes; i++) {
-        asked->key[i] = demux_lane(&form->lane[i], frame, end);
-        hash += asked->key[i] * table->multiplier[i];
+        sought->key[i] = demux_lane(&form->lane[i], frame, end);
+        hash += sought->key[i] * table->multiplier[i];
     }
-    asked->tag = (uint32_t)(hash >> 32) | 1;
-    asked->at = (uint32_t)(hash >> table->shift);
+    sought->tag = (uint32_t)(hash >> 32) | 1;
+    sought->at = (uint32_t)(hash >> table->shift);
     return 1;
 }
 
@@ -64,38 +64,37 @@ static uint32_t find(const struct exo_table *table, uint32_t home, uint32_t tag,
     }
 }
 
-void exo_demux_ask(const struct exo_table *table, const struct exo_frame *frame, uint32_t *found, uint32_t *owner)
+void exo_demux_ask(const struct exo_table *table, const struct exo_asked *asked, uint32_t *found, uint32_t *owner)
 {
-    struct asked asked;
-    *found = make_key(table, frame, &asked) ? find(table, asked.at, asked.tag, asked.key) : (uint32_t)EXO_NO_ENTRY;
+    struct sought sought;
+    *found = make_key(table, asked, &sought) ? find(table, sought.at, sought.tag, sought.key) : (uint32_t)EXO_NO_ENTRY;
     if (*found != EXO_NO_ENTRY)
         *owner = entry_of(table, *found)->binding;
 }
 
-void demux_probe_table(const struct exo_table *table, const struct exo_frame *frames, const uint16_t *which, uint32_t n,
-                       uint32_t *found, uint32_t *owners)
+void demux_probe_table(const struct exo_table *table, const struct exo_asked *asked, uint32_t n, uint32_t *found, uint32_t *owners)
 {
-    struct asked asked[EXO_PROBE_BURST];
+    struct sought sought[EXO_PROBE_BURST];
     uint16_t live[EXO_PROBE_BURST];
     uint32_t lives = 0;
 
     for (uint32_t i = 0; i < n; i++) {
         found[i] = EXO_NO_ENTRY;
-        if (!make_key(table, &frames[which[i]], &asked[i]))
+        if (!make_key(table, &asked[i], &sought[i]))
             continue;
-        __builtin_prefetch(table->index + asked[i].at);
+        __builtin_prefetch(table->index + sought[i].at);
         live[lives++] = (uint16_t)i;
     }
     for (uint32_t j = 0; table->large && j < lives; j++) {
-        const struct asked *a = &asked[live[j]];
-        uint32_t bits = tagged(&table->index[a->at], a->tag);
+        const struct sought *s = &sought[live[j]];
+        uint32_t bits = tagged(&table->index[s->at], s->tag);
         if (bits)
-            __builtin_prefetch(entry_of(table, table->index[a->at].entry[__builtin_ctz(bits)]));
+            __builtin_prefetch(entry_of(table, table->index[s->at].entry[__builtin_ctz(bits)]));
     }
     for (uint32_t j = 0; j < lives; j++) {
         uint32_t i = live[j];
-        found[i] = find(table, asked[i].at, asked[i].tag, asked[i].key);
+        found[i] = find(table, sought[i].at, sought[i].tag, sought[i].key);
         if (found[i] != EXO_NO_ENTRY)
-            owners[which[i]] = entry_of(table, found[i])->binding;
+            owners[asked[i].place] = entry_of(table, found[i])->binding;
     }
 }

@@ -31,8 +31,8 @@ def _table(field: str) -> int:
     return int(ffi.offsetof("struct exo_table", field))
 
 
-def _frame(field: str) -> int:
-    return int(ffi.offsetof("struct exo_frame", field))
+def _asked(field: str) -> int:
+    return int(ffi.offsetof("struct exo_asked", field))
 
 
 class _Lines:
@@ -71,7 +71,7 @@ def _lane(lines: _Lines, lane: Lane, form: Form, frame: str, data: str) -> str:
     """The masked value of a lane, as the name of an i64. The IPv4 header is 20 bytes long."""
     bits = 8 * lane.bytes
     if lane.base == lib.EXO_BASE_LENGTH:
-        loaded, bits = lines.load("i32", lines.at(frame, _frame("wire_len")), 4), 32
+        loaded, bits = lines.load("i32", lines.at(frame, _asked("wire_len")), 4), 32
     else:
         base = form.ip4_at + IP4_HEADER if lane.base == lib.EXO_BASE_IP4 else 0
         loaded = lines.load(f"i{bits}", lines.at(data, base + lane.offset))
@@ -121,9 +121,8 @@ def _close(lines: _Lines, name: str, rarer: bool = False) -> None:
         i = f"%i{name}"
         if name == "3":
             i = lines.load("i64", _slot(lines, "%live", "i64", i), 8)
-        which = lines(f"zext i16 {lines.load('i16', _slot(lines, '%which', 'i16', i), 2)} to i64")
-        frame = lines.at("%frames", lines(f"mul nuw nsw i64 {which}, {ffi.sizeof('struct exo_frame')}"))
-        found, owner = _slot(lines, "%found", "i32", i), _slot(lines, "%owners", "i32", which)
+        frame = _frame(lines, i)
+        found, owner = _slot(lines, "%found", "i32", i), _owner(lines, frame)
         lines.do(f"call void @{ASK}(ptr %table, ptr {frame}, ptr {found}, ptr {owner})")
         lines.do(f"br label %next{name}")
     lines.label(f"next{name}")
@@ -136,19 +135,29 @@ def _prefetch(lines: _Lines, pointer: str) -> None:
     lines.do(f"call void @llvm.prefetch.p0(ptr {pointer}, i32 0, i32 3, i32 1)")
 
 
+def _frame(lines: _Lines, i: str) -> str:
+    """The address of asked[i]."""
+    return lines.at("%asked", lines(f"mul nuw nsw i64 {i}, {ffi.sizeof('struct exo_asked')}"))
+
+
+def _owner(lines: _Lines, frame: str) -> str:
+    """The address of the frame's owner."""
+    place = lines(f"zext i32 {lines.load('i32', lines.at(frame, _asked('place')), 4)} to i64")
+    return _slot(lines, "%owners", "i32", place)
+
+
 def _key(lines: _Lines, form: Form, i: str, name: str) -> tuple[str, list[str], str]:
-    """Frame i's place in the burst, its lanes and its hash; a frame that the guards keep out goes to next<name>."""
-    which = lines(f"zext i16 {lines.load('i16', _slot(lines, '%which', 'i16', i), 2)} to i64")
-    frame = lines.at("%frames", lines(f"mul nuw nsw i64 {which}, {ffi.sizeof('struct exo_frame')}"))
-    data = lines.load("ptr", lines.at(frame, _frame("data")), 8)
-    length = lines.load("i32", lines.at(frame, _frame("len")), 4)
+    """Frame i, its lanes and its hash; a frame that the guards keep out goes to next<name>."""
+    frame = _frame(lines, i)
+    data = lines.load("ptr", lines.at(frame, _asked("data")), 8)
+    length = lines.load("i32", lines.at(frame, _asked("len")), 4)
     lines.do(f"store i32 {NONE}, ptr {_slot(lines, '%found', 'i32', i)}, align 4")
     _guards(lines, form, data, length, name)
     values = [_lane(lines, lane, form, frame, data) for lane in form.lanes]
     total = "0"
     for number, value in enumerate(values):
         total = lines(f"add i64 {total}, {lines(f'mul i64 {value}, %multiplier{number}')}")
-    return which, values, total
+    return frame, values, total
 
 
 def _home(lines: _Lines, hashed: str) -> tuple[str, str]:
@@ -186,15 +195,16 @@ def _same(lines: _Lines, entry: str, values: list[str]) -> str:
 
 
 def _answer(
-    lines: _Lines, form: Form, i: str, which: str, values: list[str], bucket: str, found: tuple[str, str], name: str
+    lines: _Lines, form: Form, i: str, frame: str, values: list[str], bucket: str, found: tuple[str, str], name: str
 ) -> None:
     """Compares the key and stores what follows. Where another bucket or another tag may have it: the rarer way."""
     number, there = found
     entry = _entry(lines, form, number)
     hit = lines(f"and i1 {there}, {_same(lines, entry, values)}")
-    overflowed = lines(f"icmp ne i32 {lines.load('i32', lines.at(bucket, BUCKET_OVERFLOW), 4)}, 0")
-    doubt = lines(f"and i1 {lines(f'or i1 {there}, {overflowed}')}, {lines(f'xor i1 {hit}, true')}")
-    owner = _slot(lines, "%owners", "i32", which)
+    overflowed = lines.load("i32", lines.at(bucket, BUCKET_OVERFLOW), 4)
+    perhaps = lines(f"or i32 {lines(f'zext i1 {there} to i32')}, {overflowed}")
+    doubt = lines(f"icmp ne i32 {lines(f'select i1 {hit}, i32 0, i32 {perhaps}')}, 0")
+    owner = _owner(lines, frame)
     before = lines.load("i32", owner, 4)
     binding = lines.load("i32", entry, 4)
     lines.do(f"store i32 {lines(f'select i1 {hit}, i32 {binding}, i32 {before}')}, ptr {owner}, align 4")
@@ -206,9 +216,9 @@ def _answer(
 
 def _small(lines: _Lines, form: Form) -> None:
     i = _loop(lines, "S", "%count")
-    which, values, hashed = _key(lines, form, i, "S")
+    frame, values, hashed = _key(lines, form, i, "S")
     bucket, tag = _home(lines, hashed)
-    _answer(lines, form, i, which, values, bucket, _tagged(lines, bucket, tag), "S")
+    _answer(lines, form, i, frame, values, bucket, _tagged(lines, bucket, tag), "S")
     _close(lines, "S", rarer=True)
 
 
@@ -238,11 +248,11 @@ def _large(lines: _Lines, form: Form) -> None:
     lines.label("before3")
     j = _loop(lines, "3", "%alive")
     i = lines.load("i64", _slot(lines, "%live", "i64", j), 8)
-    which = lines(f"zext i16 {lines.load('i16', _slot(lines, '%which', 'i16', i), 2)} to i64")
+    frame = _frame(lines, i)
     bucket, _ = _home(lines, lines.load("i64", _slot(lines, "%hash", "i64", i), 8))
     values = [lines.load("i64", _kept(lines, lane, i), 8) for lane in range(len(form.lanes))]
     found = lines.load("i32", _slot(lines, "%first", "i32", i), 4), lines.load("i1", _slot(lines, "%tagged", "i8", i))
-    _answer(lines, form, i, which, values, bucket, found, "3")
+    _answer(lines, form, i, frame, values, bucket, found, "3")
     _close(lines, "3", rarer=True)
 
 
@@ -283,8 +293,8 @@ def emit(form: Form) -> str:
         "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)\n"
         "declare i32 @llvm.cttz.i32(i32, i1)\n"
         f"declare void @{ASK}(ptr, ptr, ptr, ptr) nounwind cold\n"
-        f"define void @{SYMBOL}(ptr noalias nocapture readonly %table, ptr noalias nocapture readonly %frames, "
-        "ptr noalias nocapture readonly %which, i32 %n, ptr noalias %found, ptr noalias %owners) nounwind {\n"
+        f"define void @{SYMBOL}(ptr noalias nocapture readonly %table, ptr noalias nocapture readonly %asked, i32 %n, "
+        "ptr noalias %found, ptr noalias %owners) nounwind {\n"
         f"start:\n{body}\n}}\n"
         '!0 = !{!"branch_weights", i32 1000, i32 1}\n'
         '!1 = !{!"branch_weights", i32 1, i32 1000}\n'

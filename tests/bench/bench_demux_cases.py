@@ -224,8 +224,8 @@ def _words(frames: Bytes, at: int) -> Numbers:
 def _counted(inner: Any, asked: Numbers) -> Any:
     """The probe `inner`, adding to asked[place in the burst] on its way."""
 
-    def probe(table: Any, frames: Any, which: Any, n: int, found: Any, owners: Any) -> None:
-        asked[[which[i] for i in range(n)]] += 1
-        inner(table, frames, which, n, found, owners)
+    def probe(table: Any, frames: Any, n: int, found: Any, owners: Any) -> None:
+        asked[[frames[i].place for i in range(n)]] += 1
+        inner(table, frames, n, found, owners)
 
     return ffi.callback("exo_probe", probe)
