@@ -136,7 +136,7 @@ def lines(explanation: Any, code: list[dict[str, str]]) -> Iterator[str]:
     yield f"  {compiling(shapes)}"
     for number, each in enumerate(explanation.conjuncts, 1):
         where = f"shape {each.shape + 1}" if each.shape is not None else "refused"
-        yield f"  conjunct {number:<3} {where:<9} {each.specificity:>4g} bits  {each.region}"
+        yield f"  conjunct {number:<3} {where:<9} {each.specificity:>5.4g} bits  {each.region}"
     for number, shape in enumerate(explanation.shapes):
         yield from shape_lines(number, shape, explanation.of_shape(number))
         for text in code[number].values():

@@ -26,6 +26,7 @@ ETHERTYPES = {
 }  # fmt: skip
 PROTOCOLS = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6", 132: "SCTP"}
 IN_THE_KEY = 1
+BIT = 1 << 16  # of a specificity
 _VALUE = re.compile(r" (?:==|in) [^/]*(/\d+)?$")
 
 
@@ -169,7 +170,7 @@ class Explanation:
                 shape = forms.setdefault(form, len(forms))
                 if shape == len(shapes):
                     shapes.append(ShapeWords.of(form, conjunct.bits))
-            found.append(ExplainedConjunct(conjunct, str(conjunct), conjunct.specificity, shape, refused))
+            found.append(ExplainedConjunct(conjunct, str(conjunct), conjunct.specificity / BIT, shape, refused))
         return cls(filter, tuple(found), tuple(forms), tuple(shapes))
 
     def of_shape(self, shape: int) -> list[int]:

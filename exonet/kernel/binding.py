@@ -6,7 +6,7 @@ then availability (quota, conflict). A refused bind leaves nothing behind. What 
 of live bindings: claims.py names those that it may meet, and quotas are counters. Invariants 2 and 6.
 """
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -55,7 +55,7 @@ class Binding:
     snoop: bool
     serial: int = 0
     charged: int = 0
-    shapes: tuple[Hashable, ...] = ()
+    shapes: tuple[Any, ...] = ()
     extra: dict[Any, int] = field(default_factory=dict)
     caused: dict["Binding", Sequence[Any]] = field(default_factory=dict)
     breaker: int = 0

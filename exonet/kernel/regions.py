@@ -75,6 +75,10 @@ class ShapeName:
     def __init__(self, shape: bytes) -> None:
         self.shape = shape
 
+    def __bytes__(self) -> bytes:
+        """As filters/form.py names it."""
+        return self.shape
+
 
 class Regions:
     """`kernel.binding.Filters` by the real compiler; remembers the last texts it has compiled, and what is prepared as

@@ -5,7 +5,7 @@ Every function is a generator that does little between two rows, or yields None 
 between bursts (statesocket.py). A row is of the moment at which it is made. No token of a capability is ever told.
 """
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from exonet.abi import ffi, lib
@@ -95,7 +95,7 @@ def _forms(demux: Any) -> Iterator[tuple[Any, bool] | None]:
 
 def _bindings(machine: Shown) -> Iterator[Row]:
     """delivered: frames that its LibOS has had, from all of its bindings: they are not counted one by one."""
-    answered: dict[tuple[int, bool, Hashable], bool] = {}
+    answered: dict[tuple[int, bool, bytes], bool] = {}
     for port, snoop, demux in _demuxes(machine):
         for found in _forms(demux):
             if found is not None:
@@ -108,7 +108,7 @@ def _bindings(machine: Shown) -> Iterator[Row]:
             "env": binding.env,
             "owner": binding.owner,
             "shapes": len(binding.shapes),
-            "native": sum(answered.get((binding.port, binding.snoop, shape), False) for shape in binding.shapes),
+            "native": sum(answered.get((binding.port, binding.snoop, bytes(shape)), False) for shape in binding.shapes),
             "delivered": int(env.drop[lib.EXO_R_DELIVERED]) if env != ffi.NULL else None,
         }
 

@@ -81,7 +81,7 @@ def test_explain_of_an_expression_shows_the_text(capsys: pytest.CaptureFixture[s
     ("text", "words"),
     [
         ("arp", "ARP; key empty"),
-        ("net 10.0.0.0/8 and ip", "IPv4; key ip.dst/8"),
+        ("net 10.0.0.0/8 and ip", "IPv4; key empty; interval of ip.dst"),
         ("ether dst 02:00:00:00:00:01", "every ethertype; key eth.dst"),
         ("vlan 5", "802.1Q tag; key vlan.id"),
         ("ether proto 0x88cc", "an ethertype that is in the key; key eth.type"),
