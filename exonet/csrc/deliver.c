@@ -263,6 +263,27 @@ static void publish_all(struct exo_machine *m)
             exo_deliver_publish(m->env[i]);
 }
 
+/* Owners of frames just taken. Those that were held back before keep theirs, unless a binding has come or gone since. */
+static void classify(struct port *p, uint32_t queue, const struct exo_frame *frames, uint32_t n, uint32_t *owners)
+{
+    struct held_back *held = &p->held[queue];
+    int same = held->n && held->first == frames[0].id && held->changes == exo_demux_changes(p->demux);
+    uint32_t known = !same ? 0 : held->n < n ? held->n : n;
+    memcpy(owners, held->owners, known * sizeof *owners);
+    exo_demux_classify(p->demux, frames + known, n - known, owners + known);
+    held->n = 0;
+}
+
+static void hold_back(struct port *p, uint32_t queue, const struct exo_frame *frames, uint32_t n, const uint32_t *owners)
+{
+    struct held_back *held = &p->held[queue];
+    held->n = n;
+    held->first = frames[0].id;
+    held->changes = exo_demux_changes(p->demux);
+    memcpy(held->owners, owners, n * sizeof *owners);
+    exo_nic_untake(p->nic, queue, n);
+}
+
 uint32_t exo_deliver_some(struct exo_machine *m, uint32_t port, uint32_t queue, uint32_t max)
 {
     struct exo_frame frames[EXO_BURST];
@@ -272,7 +293,7 @@ uint32_t exo_deliver_some(struct exo_machine *m, uint32_t port, uint32_t queue, 
     if (!n)
         return 0;
     m->ledger.in[EXO_S_DEMUX] += n;
-    exo_demux_classify(p->demux, frames, n, owners);
+    classify(p, queue, frames, n, owners);
     if (m->config.clock == EXO_CLOCK_VIRTUAL)
         for (uint32_t i = 0; i < n; i++)
             exo_cpu_charge(m, m->sim.costs.classify + m->sim.costs.place + m->sim.costs.place_byte_ps * frames[i].len / 1000);
@@ -281,7 +302,7 @@ uint32_t exo_deliver_some(struct exo_machine *m, uint32_t port, uint32_t queue, 
         struct exo_env *env = owners[i] == EXO_NO_OWNER ? NULL : m->env[m->binding[owners[i]].env];
         int group = frames[i].data[0] & 1;
         if (patient && (group ? worth_waiting_for_any(m) : env && short_of_room(env) && worth_waiting(m, env))) {
-            exo_nic_untake(p->nic, queue, n - i);
+            hold_back(p, queue, frames + i, n - i, owners + i);
             m->ledger.in[EXO_S_DEMUX] -= n - i;
             n = i;
             break;

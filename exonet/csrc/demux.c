@@ -218,4 +218,5 @@ uint32_t exo_demux_match_all(const struct exo_demux *demux, const struct exo_fra
 
 uint32_t exo_demux_shapes(const struct exo_demux *demux) { return demux->shapes; }
 uint32_t exo_demux_conjuncts(const struct exo_demux *demux) { return demux->conjuncts; }
+uint64_t exo_demux_changes(const struct exo_demux *demux) { return demux->changes; }
 uint64_t exo_demux_generation(const struct exo_demux *demux) { return demux->generation; }

@@ -125,6 +125,8 @@ void exo_demux_classify(const struct exo_demux *demux, const struct exo_frame *f
 uint32_t exo_demux_match_all(const struct exo_demux *demux, const struct exo_frame *frame, uint32_t *bindings, uint32_t max);
 uint32_t exo_demux_shapes(const struct exo_demux *demux);
 uint32_t exo_demux_conjuncts(const struct exo_demux *demux);
+/* Grows with every conjunct that comes or goes: what was classified before may be answered otherwise now. */
+uint64_t exo_demux_changes(const struct exo_demux *demux);
 /* Memory held, in bytes. */
 uint64_t exo_demux_bytes(const struct exo_demux *demux);
 

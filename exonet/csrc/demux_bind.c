@@ -118,6 +118,7 @@ static void commit(struct exo_demux *demux, uint32_t place, const struct exo_con
     }
     link_entry(demux, place, number, head);
     demux->conjuncts++;
+    demux->changes++;
 }
 
 /* The shape of the form, made if need be; *made tells, so that a refusal can take it back. */
@@ -219,6 +220,7 @@ static int unlink_entry(struct exo_demux *demux, struct demux_shape *shape, uint
         demux_range_remove(shape, segments, number, head);
     demux_entry_give(shape, number);
     demux->conjuncts--;
+    demux->changes++;
     return !shape->entries;
 }
 

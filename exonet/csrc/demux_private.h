@@ -75,6 +75,7 @@ struct exo_demux {
     uint32_t shapes;
     uint32_t conjuncts;
     uint64_t generation;
+    uint64_t changes;
     uint64_t random;
     uint32_t *head;                  /* handle of the first entry of a binding, by number */
     uint32_t head_capacity;

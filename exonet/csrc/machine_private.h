@@ -9,6 +9,14 @@
 
 enum { NEIGHBOURS = 1024, HELD_FRAGMENTS = 64, FRAGMENT_FLOWS = 1024, WATCHES = 512 };
 
+/* The owners of frames that were held back in the NIC for a slow LibOS, from the next one on. */
+struct held_back {
+    uint32_t n;
+    uint64_t first;                        /* the next one's id */
+    uint64_t changes;                      /* of the demux, when they were classified */
+    uint32_t owners[EXO_BURST];
+};
+
 struct port {
     struct exo_wire *wire;
     struct exo_nic *nic;
@@ -16,6 +24,7 @@ struct port {
     struct exo_demux *snoops;
     struct exo_nic_config config;
     struct exo_frame pending[EXO_BURST];   /* taken from the wire, not yet accepted by the NIC (backpressure) */
+    struct held_back held[EXO_NIC_MAX_QUEUES];
     uint32_t pending_at;
     uint32_t pending_n;
     uint32_t ended;
