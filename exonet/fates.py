@@ -89,6 +89,11 @@ class Fates(Closing):
                 self._write()
         return count
 
+    def flush(self) -> None:
+        """Drains, and gives names to all there is: before one of them is forgotten."""
+        self.drain()
+        self._write()
+
     def close(self) -> None:
         """Drains, ends the file and stops recording. Idempotent. Raises RunError where the file takes no more."""
         if self._closed:

@@ -20,7 +20,7 @@ int32_t exo_cpu_slices(struct exo_machine *m, const struct exo_slice *slices, ui
     if (n > sizeof m->sim.slices / sizeof *m->sim.slices)
         return EXO_E_FULL;
     for (uint32_t i = 0; i < n; i++)
-        if (slices[i].env >= EXO_MAX_ENVS || !slices[i].ns)
+        if ((slices[i].env && !live_env(m, slices[i].env)) || !slices[i].ns)
             return EXO_E_INVALID;
     memcpy(m->sim.slices, slices, n * sizeof *slices);
     m->sim.slice_count = n;

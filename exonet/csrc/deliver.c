@@ -188,7 +188,7 @@ static void count_owned(struct exo_machine *m, uint32_t n)
 
 void exo_deliver_to(struct exo_machine *m, uint32_t binding, const struct exo_frame *frame, uint32_t flags)
 {
-    struct exo_env *env = m->env[m->binding[binding].env];
+    struct exo_env *env = m->env[slot_of_env(m->binding[binding].env)];
     count_owned(m, 1);
     place_or_count(m, env, frame, flags, binding);
 }
@@ -299,7 +299,7 @@ uint32_t exo_deliver_some(struct exo_machine *m, uint32_t port, uint32_t queue, 
             exo_cpu_charge(m, m->sim.costs.classify + m->sim.costs.place + m->sim.costs.place_byte_ps * frames[i].len / 1000);
     int snoops = exo_demux_conjuncts(p->snoops) != 0, patient = p->config.mode == EXO_NIC_BACKPRESSURE;
     for (uint32_t i = 0; i < n; i++) {
-        struct exo_env *env = owners[i] == EXO_NO_OWNER ? NULL : m->env[m->binding[owners[i]].env];
+        struct exo_env *env = owners[i] == EXO_NO_OWNER ? NULL : m->env[slot_of_env(m->binding[owners[i]].env)];
         int group = frames[i].data[0] & 1;
         if (patient && (group ? worth_waiting_for_any(m) : env && short_of_room(env) && worth_waiting(m, env))) {
             hold_back(p, queue, frames + i, n - i, owners + i);

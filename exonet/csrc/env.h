@@ -47,7 +47,7 @@ struct exo_local {
 enum exo_local_limits { EXO_MAX_LOCALS = 64 };
 
 struct exo_env {
-    uint32_t number;         /* from 1 */
+    uint32_t number;         /* from 1, of one life only: never used again */
     uint32_t state;          /* enum exo_env_state */
     struct exo_layout layout;
     struct exo_kernel_area *kernel;   /* writable here, read-only to the LibOS */
@@ -86,6 +86,7 @@ struct exo_env {
     int64_t debt_ns;
     uint64_t cpu_ns;
     uint64_t excess;
+    uint64_t died;           /* how many had died before it, itself included; 0: it lives */
 };
 
 /* Pages. first: a page number, or EXO_ANY_PAGE for any run of count pages. Each call makes one segment: a sealed memfd of its own,

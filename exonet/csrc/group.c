@@ -14,7 +14,7 @@ static struct exo_env *neighbour_owner(struct exo_machine *m, uint32_t port, uin
     for (uint32_t i = 0; i < m->neighbours; i++) {
         const struct neighbour *n = &m->neighbour[i];
         if (n->port == port && n->family == family && memcmp(n->address, address, family == 4 ? 4 : 16) == 0)
-            return m->env[n->env];
+            return live_env(m, n->env);
     }
     return NULL;
 }
@@ -71,43 +71,43 @@ static int is_announcement(const struct exo_frame *frame)
     return to == 68 || to == 5353;
 }
 
-static int subscribed(const struct exo_machine *m, const struct exo_frame *frame, uint32_t env)
+static int subscribed(const struct exo_machine *m, const struct exo_frame *frame, uint32_t slot)
 {
     for (uint32_t i = 0; i < m->groups; i++) {
         const struct group *g = &m->group[i];
-        if (g->port == frame->port && (g->members[env / 64] >> (env % 64) & 1) && (g->all || memcmp(g->mac, frame->data, 6) == 0))
+        if (g->port == frame->port && (g->members[slot / 64] >> (slot % 64) & 1) && (g->all || memcmp(g->mac, frame->data, 6) == 0))
             return 1;
     }
     return 0;
 }
 
 /* What every subscriber gets goes to the oldest of its bindings on the port. */
-static uint32_t copies_to_all(struct exo_machine *m, const struct exo_frame *frame, uint32_t by_env[EXO_MAX_ENVS])
+static uint32_t copies_to_all(struct exo_machine *m, const struct exo_frame *frame, uint32_t by_slot[EXO_MAX_ENVS])
 {
     uint32_t wanted = 0;
-    for (uint32_t env = 1; env <= m->envs; env++) {
-        uint32_t binding = m->list[env][frame->port][0].first;
-        if (binding == EXO_NO_OWNER || env == frame->sender || !subscribed(m, frame, env))
+    for (uint32_t slot = 1; slot <= m->envs; slot++) {
+        uint32_t binding = m->list[slot][frame->port][0].first;
+        if (binding == EXO_NO_OWNER || m->binding[binding].env == frame->sender || !subscribed(m, frame, slot))
             continue;
-        by_env[env] = binding;
+        by_slot[slot] = binding;
         wanted++;
     }
     return wanted;
 }
 
 /* The binding under which each environment gets a copy; EXO_NO_OWNER: none. Returns how many environments do. */
-static uint32_t copies_wanted(struct exo_machine *m, const struct exo_frame *frame, uint32_t by_env[EXO_MAX_ENVS])
+static uint32_t copies_wanted(struct exo_machine *m, const struct exo_frame *frame, uint32_t by_slot[EXO_MAX_ENVS])
 {
     uint32_t found[MOST_MATCHES], wanted = 0;
-    memset(by_env, 0xff, EXO_MAX_ENVS * sizeof *by_env);
+    memset(by_slot, 0xff, EXO_MAX_ENVS * sizeof *by_slot);
     if (is_announcement(frame))
-        return copies_to_all(m, frame, by_env);
+        return copies_to_all(m, frame, by_slot);
     uint32_t n = exo_demux_match_all(m->port[frame->port].demux, frame, found, MOST_MATCHES);
     for (uint32_t i = 0; i < (n < MOST_MATCHES ? n : (uint32_t)MOST_MATCHES); i++) {
-        uint32_t env = m->binding[found[i]].env;
-        if (env == frame->sender || by_env[env] != EXO_NO_OWNER || !subscribed(m, frame, env))
+        uint32_t env = m->binding[found[i]].env, slot = slot_of_env(env);
+        if (env == frame->sender || by_slot[slot] != EXO_NO_OWNER || !subscribed(m, frame, slot))
             continue;
-        by_env[env] = found[i];
+        by_slot[slot] = found[i];
         wanted++;
     }
     return wanted;
@@ -116,7 +116,7 @@ static uint32_t copies_wanted(struct exo_machine *m, const struct exo_frame *fra
 /* The first binding of an environment on a port: what it is asked as a neighbour comes under it. EXO_NO_OWNER: it has none. */
 static uint32_t any_binding(const struct exo_machine *m, const struct exo_env *env, uint32_t port)
 {
-    return m->list[env->number][port][0].first;
+    return m->list[slot_of_env(env->number)][port][0].first;
 }
 
 static void deliver_to_neighbour(struct exo_machine *m, const struct exo_frame *frame, struct exo_env *env)
@@ -141,7 +141,7 @@ uint32_t exo_asked_owner(struct exo_machine *m, const struct exo_frame *frame, u
 
 void exo_deliver_group(struct exo_machine *m, const struct exo_frame *frame)
 {
-    uint32_t family = 0, by_env[EXO_MAX_ENVS];
+    uint32_t family = 0, by_slot[EXO_MAX_ENVS];
     const uint8_t *address = asked_for(frame, &family);
     if (address) {
         struct exo_env *owner = neighbour_owner(m, frame->port, family, address);
@@ -150,15 +150,15 @@ void exo_deliver_group(struct exo_machine *m, const struct exo_frame *frame)
             return;
         }
     }
-    uint32_t wanted = copies_wanted(m, frame, by_env);
+    uint32_t wanted = copies_wanted(m, frame, by_slot);
     if (!wanted) {
         exo_machine_fate(m, frame, address ? EXO_R_DEMUX_NO_NEIGHBOUR : EXO_R_DEMUX_NO_SUBSCRIBER, NULL);
         return;
     }
     m->ledger.copies[EXO_S_DEMUX] += wanted - 1;
-    for (uint32_t env = 1; env <= m->envs; env++)
-        if (by_env[env] != EXO_NO_OWNER)
-            exo_deliver_to(m, by_env[env], frame, EXO_F_GROUP);
+    for (uint32_t slot = 1; slot <= m->envs; slot++)
+        if (by_slot[slot] != EXO_NO_OWNER)
+            exo_deliver_to(m, by_slot[slot], frame, EXO_F_GROUP);
 }
 
 /* Turns the quoted packet round, as if its answer had come, in an Ethernet frame of its own. Returns its length, 0: none quoted. */

@@ -45,8 +45,8 @@ void exo_machine_halt(struct exo_machine *m)
 
 void exo_machine_wake_at(struct exo_machine *m, uint32_t env, uint64_t ns)
 {
-    if (env < EXO_MAX_ENVS)
-        m->wake_at[env] = ns;
+    if (live_env(m, env))
+        m->wake_at[slot_of_env(env)] = ns;
 }
 
 /* One burst from the wire into the NIC. What the NIC would not take (backpressure) waits in pending. Returns frames moved. */
@@ -143,7 +143,7 @@ int32_t exo_env_has_work(struct exo_machine *m, struct exo_env *env)
 {
     if (!env || env->wake_fd >= 0 || env->state != EXO_ENV_LIVE)
         return 0;
-    return env->inline_ready || m->wake_at[env->number] <= exo_now(m);
+    return env->inline_ready || m->wake_at[slot_of_env(env->number)] <= exo_now(m);
 }
 
 uint32_t exo_machine_ready(struct exo_machine *m)
@@ -160,7 +160,7 @@ uint32_t exo_machine_ready(struct exo_machine *m)
             m->wake_at[i] = UINT64_MAX;
             m->timer_came = 1;
         }
-        return i;
+        return env->number;
     }
     return 0;
 }
@@ -330,15 +330,15 @@ static int32_t reasons_now(struct exo_machine *m, uint64_t now, uint64_t until)
     return reasons;
 }
 
-int32_t exo_machine_go(struct exo_machine *m, uint64_t until, uint32_t stepped, int32_t again)
+int64_t exo_machine_go(struct exo_machine *m, uint64_t until, uint32_t stepped, int32_t again)
 {
     if (stepped)
         exo_machine_stepped(m, stepped, again);
     int32_t reasons = m->config.clock == EXO_CLOCK_VIRTUAL ? exo_machine_simulate(m, until) : exo_machine_run(m, until);
     if (reasons < 0 || !(reasons & EXO_RUN_INLINE))
         return reasons;
-    reasons |= (int32_t)(exo_machine_ready(m) << 16);
-    return m->timer_came ? reasons | EXO_RUN_TIMER : reasons;
+    int64_t next = (int64_t)exo_machine_ready(m) << 16;   /* which says whether its timer came */
+    return next | reasons | (m->timer_came ? (int32_t)EXO_RUN_TIMER : 0);
 }
 
 int32_t exo_machine_run(struct exo_machine *m, uint64_t until)

@@ -11,6 +11,8 @@
 
 #include "machine_private.h"
 
+#define LAST_NUMBER (EXO_KERNEL_ENV - 1)
+
 static void observe(void *context, const struct exo_frame *frame, int32_t reason, uint32_t env)
 {
     struct exo_machine *m = context;
@@ -123,12 +125,24 @@ int32_t exo_machine_attach(struct exo_machine *m, struct exo_wire *wire, const s
     return (int32_t)number;
 }
 
+/* The number of the next environment: of a slot never used, else of the one whose last environment died first. EXO_NO_ENV: none is free. */
+static uint32_t next_number(const struct exo_machine *m)
+{
+    const struct exo_env *longest = NULL;
+    for (uint32_t slot = 1; slot < EXO_MAX_ENVS; slot++) {
+        const struct exo_env *env = m->env[slot];
+        if (!env)
+            return slot;
+        if (env->died && env->number <= LAST_NUMBER - EXO_MAX_ENVS && (!longest || env->died < longest->died))
+            longest = env;
+    }
+    return longest ? longest->number + EXO_MAX_ENVS : (uint32_t)EXO_NO_ENV;
+}
+
 int64_t exo_machine_env(struct exo_machine *m, const struct exo_layout *layout, int32_t wake_fd)
 {
-    uint32_t number = 1;
-    while (number < EXO_MAX_ENVS && m->env[number])
-        number++;
-    if (number == EXO_MAX_ENVS)
+    uint32_t number = next_number(m), slot = slot_of_env(number);
+    if (number == EXO_NO_ENV)
         return EXO_E_FULL;
     struct exo_env *env = calloc(1, sizeof *env);
     if (!env)
@@ -140,20 +154,21 @@ int64_t exo_machine_env(struct exo_machine *m, const struct exo_layout *layout, 
     }
     env->wake_fd = wake_fd;
     env->state = EXO_ENV_LIVE;
-    m->env[number] = env;
-    m->wake_at[number] = UINT64_MAX;
-    if (number > m->envs)
-        m->envs = number;
+    free(m->env[slot]);
+    m->env[slot] = env;
+    m->wake_at[slot] = UINT64_MAX;
+    if (slot > m->envs)
+        m->envs = slot;
     return number;
 }
 
-struct exo_env *exo_machine_env_at(struct exo_machine *m, uint32_t number) { return live_env(m, number); }
+struct exo_env *exo_machine_env_at(struct exo_machine *m, uint32_t number) { return known_env(m, number); }
 
 static void forget_groups(struct exo_machine *m, uint32_t number)
 {
     for (uint32_t i = m->groups; i-- > 0;) {   /* from the end: a group that becomes empty is replaced by the last */
         struct group g = m->group[i];
-        if (g.members[number / 64] >> (number % 64) & 1)
+        if (g.members[slot_of_env(number) / 64] >> (number % 64) & 1)
             exo_machine_unsubscribe(m, number, g.port, g.mac);
     }
     for (uint32_t i = 0; i < m->neighbours;) {
@@ -166,11 +181,12 @@ static void forget_groups(struct exo_machine *m, uint32_t number)
 
 int32_t exo_machine_env_kill(struct exo_machine *m, uint32_t number)
 {
-    struct exo_env *env = live_env(m, number);
+    struct exo_env *env = known_env(m, number);
     if (!env)
         return EXO_E_NOT_FOUND;
     if (env->state == EXO_ENV_DEAD)
         return 0;
+    uint32_t slot = slot_of_env(number);
     if (env->state == EXO_ENV_LIVE)
         exo_deliver_settle(m, env);
     uint32_t mask = env->layout.receive_entries - 1;
@@ -183,20 +199,22 @@ int32_t exo_machine_env_kill(struct exo_machine *m, uint32_t number)
     }
     env->receive_seen = env->receive_put;
     for (uint32_t i = 0; i < 2 * EXO_MAX_PORTS; i++)
-        while (m->list[number][i / 2][i % 2].first != EXO_NO_OWNER)
-            exo_machine_unbind(m, m->list[number][i / 2][i % 2].first);
+        while (m->list[slot][i / 2][i % 2].first != EXO_NO_OWNER)
+            exo_machine_unbind(m, m->list[slot][i / 2][i % 2].first);
     forget_groups(m, number);
     exo_pages_reclaim(m->pages, number);
     env->locals = 0;
-    m->wake_at[number] = UINT64_MAX;
+    m->wake_at[slot] = UINT64_MAX;
     env->state = EXO_ENV_DEAD;
+    env->died = ++m->deaths;
+    env->inline_ready = env->stuck = 0;
     exo_env_close(env);
     return 0;
 }
 
 static struct binding_list *list_of(struct exo_machine *m, const struct binding *b)
 {
-    return &m->list[b->env][b->port][b->flags & EXO_BIND_SNOOP ? 1 : 0];
+    return &m->list[slot_of_env(b->env)][b->port][b->flags & EXO_BIND_SNOOP ? 1 : 0];
 }
 
 static void link_binding(struct exo_machine *m, uint32_t number)
@@ -228,7 +246,7 @@ static void unlink_binding(struct exo_machine *m, uint32_t number)
 
 int64_t exo_machine_binding(struct exo_machine *m, uint32_t env, uint32_t port, uint32_t flags)
 {
-    if (port >= m->ports || !live_env(m, env) || m->env[env]->state != EXO_ENV_LIVE)
+    if (port >= m->ports || !live_env(m, env) || live_env(m, env)->state != EXO_ENV_LIVE)
         return EXO_E_INVALID;
     uint32_t number;
     if (m->free_bindings) {
@@ -307,8 +325,8 @@ int32_t exo_machine_subscribe(struct exo_machine *m, uint32_t env, uint32_t port
         *g = (struct group){.port = (uint16_t)port, .all = (uint32_t)is_all(mac)};
         memcpy(g->mac, mac, 6);
     }
-    uint64_t bit = (uint64_t)1 << (env % 64);
-    if (g->members[env / 64] & bit)
+    uint64_t bit = (uint64_t)1 << (env % 64), *members = &g->members[slot_of_env(env) / 64];
+    if (*members & bit)
         return 0;
     if (!g->all) {
         int32_t rc = exo_nic_filter_add(m->port[port].nic, mac);
@@ -317,17 +335,17 @@ int32_t exo_machine_subscribe(struct exo_machine *m, uint32_t env, uint32_t port
             return rc;
         }
     }
-    g->members[env / 64] |= bit;
+    *members |= bit;
     return 0;
 }
 
 int32_t exo_machine_unsubscribe(struct exo_machine *m, uint32_t env, uint32_t port, const uint8_t mac[6])
 {
-    struct group *g = port < m->ports && env < EXO_MAX_ENVS ? find_group(m, port, mac) : NULL;
-    uint64_t bit = (uint64_t)1 << (env % 64);
-    if (!g || !(g->members[env / 64] & bit))
+    struct group *g = port < m->ports && live_env(m, env) ? find_group(m, port, mac) : NULL;
+    uint64_t bit = (uint64_t)1 << (env % 64), *members = g ? &g->members[slot_of_env(env) / 64] : NULL;
+    if (!g || !(*members & bit))
         return EXO_E_NOT_FOUND;
-    g->members[env / 64] &= ~bit;
+    *members &= ~bit;
     if (!g->all)
         exo_nic_filter_remove(m->port[port].nic, mac);
     drop_if_empty(m, g);
@@ -359,10 +377,11 @@ int32_t exo_machine_neighbour(struct exo_machine *m, uint32_t env, uint32_t port
 
 int32_t exo_machine_locals(struct exo_machine *m, uint32_t env, const struct exo_local *locals, uint32_t n)
 {
-    if (!live_env(m, env) || n > EXO_MAX_LOCALS)
+    struct exo_env *to = live_env(m, env);
+    if (!to || n > EXO_MAX_LOCALS)
         return EXO_E_INVALID;
-    memcpy(m->env[env]->local, locals, n * sizeof *locals);
-    m->env[env]->locals = n;
+    memcpy(to->local, locals, n * sizeof *locals);
+    to->locals = n;
     return 0;
 }
 

@@ -30,8 +30,10 @@ uint64_t exo_now(const struct exo_machine *machine);
 /* Returns the port's number. The machine owns neither wire nor config; the NIC it makes is its own. */
 int32_t exo_machine_attach(struct exo_machine *machine, struct exo_wire *wire, const struct exo_nic_config *config);
 
-/* A new environment; its number, or EXO_E_FULL, EXO_E_INVALID. wake_fd: our end of its wake socket, or -1 inline. */
+/* A new environment; its number, or EXO_E_FULL (255 are alive), EXO_E_INVALID. wake_fd: our end of its wake socket, or -1 inline. Where no
+ * slot was never used, it takes the place of the one that has been dead longest, whose struct is freed: number - EXO_MAX_ENVS. */
 int64_t exo_machine_env(struct exo_machine *machine, const struct exo_layout *layout, int32_t wake_fd);
+/* Alive, or dead and its place not taken yet; NULL: no such. */
 struct exo_env *exo_machine_env_at(struct exo_machine *machine, uint32_t number);
 /* The environment is dead: undelivered frames become ring.env_dead, bindings stop, pages are reclaimed, areas are closed. */
 int32_t exo_machine_env_kill(struct exo_machine *machine, uint32_t number);
@@ -80,7 +82,7 @@ int32_t exo_machine_run(struct exo_machine *machine, uint64_t until);
 int32_t exo_machine_simulate(struct exo_machine *machine, uint64_t until);
 /* Both in one call, for whoever steps inline environments: settles the step that `stepped` made (0: none was), runs on the machine's clock,
  * and returns the reasons with the number of the environment that is to step next above them (reasons | number << 16). */
-int32_t exo_machine_go(struct exo_machine *machine, uint64_t until, uint32_t stepped, int32_t again);
+int64_t exo_machine_go(struct exo_machine *machine, uint64_t until, uint32_t stepped, int32_t again);
 /* No wire is asked for frames any more: what is inside drains, and a run ends with EXO_RUN_IDLE. */
 void exo_machine_halt(struct exo_machine *machine);
 /* Descriptors whose readability ends a run with EXO_RUN_CONTROL (control sockets, the signal pipe). Replaces the set. */

@@ -49,7 +49,7 @@ struct group {
     uint8_t mac[6];
     uint16_t port;
     uint32_t all;                          /* 1: every group of the port */
-    uint64_t members[EXO_MAX_ENVS / 64];
+    uint64_t members[EXO_MAX_ENVS / 64];   /* by slot */
 };
 
 struct neighbour {
@@ -91,7 +91,7 @@ struct simulation {
     uint32_t entered;                      /* the environment whose upcall was charged in this slice */
     uint32_t stepping;                     /* the environment whose step Python is asked for */
     uint64_t step_slice_end;               /* end of the slice in which that step began */
-    uint32_t last_ready;                   /* round robin without slices */
+    uint32_t last_ready;                   /* round robin without slices: a slot */
 };
 
 struct exo_machine {
@@ -100,14 +100,15 @@ struct exo_machine {
     struct exo_pages *pages;
     struct port port[EXO_MAX_PORTS];
     uint32_t ports;
-    struct exo_env *env[EXO_MAX_ENVS];     /* by number; [0] unused */
-    uint32_t envs;                         /* highest number in use */
+    struct exo_env *env[EXO_MAX_ENVS];     /* by slot; [0] unused */
+    uint32_t envs;                         /* highest slot in use */
+    uint64_t deaths;
     struct binding *binding;
     uint32_t bindings;
     uint32_t binding_capacity;
     uint32_t *free_binding;                /* stack of numbers to use again */
     uint32_t free_bindings;
-    struct binding_list list[EXO_MAX_ENVS][EXO_MAX_PORTS][2];   /* [1]: those that snoop */
+    struct binding_list list[EXO_MAX_ENVS][EXO_MAX_PORTS][2];   /* by slot; [1]: those that snoop */
     struct group group[EXO_MAX_GROUPS];
     uint32_t groups;
     struct neighbour neighbour[NEIGHBOURS];
@@ -115,7 +116,7 @@ struct exo_machine {
     struct fragments *fragments;
     struct simulation sim;
     uint64_t virtual_now;
-    uint64_t wake_at[EXO_MAX_ENVS];
+    uint64_t wake_at[EXO_MAX_ENVS];        /* by slot */
     int32_t watch[WATCHES];
     uint32_t watches;
     int32_t error_port;
@@ -133,9 +134,21 @@ struct exo_machine {
 
 static inline uint64_t earlier(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
+/* A slot of the tables is used again, a number never: its next life there is EXO_MAX_ENVS further. So whatever still names a dead
+ * environment (a frame on its way, a fate, a token) names nobody else. */
+static inline uint32_t slot_of_env(uint32_t number) { return number % EXO_MAX_ENVS; }
+
+/* Dead or alive, while its slot is not used again; NULL: no such. */
+static inline struct exo_env *known_env(const struct exo_machine *m, uint32_t number)
+{
+    struct exo_env *env = m->env[slot_of_env(number)];
+    return env && env->number == number ? env : NULL;
+}
+
 static inline struct exo_env *live_env(const struct exo_machine *m, uint32_t number)
 {
-    return number < EXO_MAX_ENVS ? m->env[number] : NULL;
+    struct exo_env *env = known_env(m, number);
+    return env && env->state != EXO_ENV_DEAD ? env : NULL;
 }
 
 /* A frame that a LibOS has consumed or left, as far as it is remembered. */

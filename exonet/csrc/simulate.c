@@ -82,7 +82,7 @@ static uint32_t choose(struct exo_machine *m)
         uint32_t i = (s->last_ready + k) % m->envs + 1;
         if (exo_env_has_work(m, m->env[i])) {
             s->last_ready = i;
-            return i;
+            return m->env[i]->number;
         }
     }
     return EXO_NO_ENV;
@@ -108,11 +108,11 @@ static uint64_t next_event(struct exo_machine *m)
             next = earlier(next, exo_nic_interrupt_due(p->nic));
     }
     for (uint32_t i = 1; i <= m->envs; i++) {
-        if (!has_slice(m, i))
+        if (!m->env[i] || !has_slice(m, m->env[i]->number))
             continue;
         if (exo_env_has_work(m, m->env[i]))
             next = earlier(next, m->sim.eligible > m->virtual_now ? m->sim.eligible : m->sim.slice_end);
-        else if (m->env[i] && m->env[i]->state == EXO_ENV_LIVE)
+        else if (m->env[i]->state == EXO_ENV_LIVE)
             next = earlier(next, m->wake_at[i]);
     }
     for (uint32_t i = 0; i < HELD_FRAGMENTS && m->fragments->held_count; i++)
@@ -133,14 +133,15 @@ static uint32_t retry_pending(struct exo_machine *m)
 
 static int32_t ask_for_step(struct exo_machine *m, uint32_t number)
 {
-    struct exo_env *env = m->env[number];
+    struct exo_env *env = live_env(m, number);
+    uint64_t *wake_at = &m->wake_at[slot_of_env(number)];
     m->sim.step_slice_end = m->sim.slice_end;
     if (m->sim.entered != number) {
         m->sim.entered = number;
         exo_cpu_charge(m, m->sim.costs.upcall);
     }
-    if (m->wake_at[number] <= m->virtual_now)
-        m->wake_at[number] = UINT64_MAX;
+    if (*wake_at <= m->virtual_now)
+        *wake_at = UINT64_MAX;
     env->inline_ready = 0;
     env->kernel->now = m->virtual_now;
     m->sim.stepping = number;
@@ -213,11 +214,12 @@ static uint64_t step_cost(struct exo_machine *m, struct exo_env *env)
 void exo_machine_stepped(struct exo_machine *m, uint32_t number, int32_t again)
 {
     struct exo_env *env = live_env(m, number);
-    if (!env || env->state == EXO_ENV_DEAD)
+    uint64_t *wake_at = &m->wake_at[slot_of_env(number)];
+    if (!env)
         return;
     if (m->config.clock == EXO_CLOCK_VIRTUAL) {
         uint64_t ns = step_cost(m, env);
-        if (!ns && !exo_transmit_posted(env) && (again || m->wake_at[number] <= m->virtual_now)) {
+        if (!ns && !exo_transmit_posted(env) && (again || *wake_at <= m->virtual_now)) {
             ns = BUSY_FOR_NOTHING_NS;
             exo_machine_chatter(m, m->virtual_now);
         }
@@ -227,8 +229,8 @@ void exo_machine_stepped(struct exo_machine *m, uint32_t number, int32_t again)
             env->debt_ns += (int64_t)(m->virtual_now - m->sim.step_slice_end);
         m->sim.stepping = EXO_NO_ENV;
         m->sim.budget_left = m->sim.budget;
-    } else if (m->wake_at[number] == UINT64_MAX && !m->timer_came) {
-        m->wake_at[number] = m->last_work + ASK_FOR_DEADLINE_NS;
+    } else if (*wake_at == UINT64_MAX && !m->timer_came) {
+        *wake_at = m->last_work + ASK_FOR_DEADLINE_NS;
     }
     exo_deliver_settle(m, env);
     if (again)

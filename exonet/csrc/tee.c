@@ -27,7 +27,8 @@ struct tee {
     struct tee_file file;
     struct exo_tee_counters counters;
     uint64_t epoch;
-    char *name[MAX_ENV];
+    char *name[MAX_ENV];                    /* of environments: by number % MAX_ENV .. */
+    uint32_t named[MAX_ENV];                /* .. and whose that is: a number is of one life only */
     struct entry *oldest;
     struct entry *youngest;
     struct entry **bucket;
@@ -99,8 +100,9 @@ static void remember(struct tee *tee, const struct exo_frame *frame)
 
 static const char *env_name(const struct tee *tee, uint32_t env, char *number, size_t size)
 {
-    if (env < MAX_ENV && tee->name[env])
-        return tee->name[env];
+    uint32_t slot = env % MAX_ENV;
+    if (tee->name[slot] && tee->named[slot] == env)
+        return tee->name[slot];
     snprintf(number, size, "environment %u", env);
     return number;
 }
@@ -215,13 +217,15 @@ static void tee_close(struct exo_wire *wire)
 int32_t exo_tee_name(struct exo_wire *wire, uint32_t env, const char *name)
 {
     struct tee *tee = (struct tee *)wire;
-    if (env >= MAX_ENV)
+    uint32_t slot = env % MAX_ENV;
+    if (!slot || env == EXO_KERNEL_ENV)
         return EXO_E_INVALID;
     char *copy = strdup(name);
     if (!copy)
         return EXO_E_MEMORY;
-    free(tee->name[env]);
-    tee->name[env] = copy;
+    free(tee->name[slot]);
+    tee->name[slot] = copy;
+    tee->named[slot] = env;
     return 0;
 }
 

@@ -156,10 +156,12 @@ class Machine(Closing):
             scope = Scope(port=port, region=spec.region)
             self.environments.grant(env, Resource.FILTER, Right.BIND | Right.GRANT, scope, shared=spec.shared)
         scope = Scope(port=port, locals=spec.local_sides(mac, port))
-        self.environments.grant(env, Resource.WIRE, Right.READ | Right.TRANSMIT, scope)
+        token = self.environments.grant(env, Resource.WIRE, Right.READ | Right.TRANSMIT, scope)
         if spec.mac is not None:
             nic = lib.exo_machine_nic(self.native, port)
             check(lib.exo_nic_filter_add(nic, mac_bytes(mac)), f"station address {mac} on port {port}")
+            authority = self.environments.authority
+            authority.attach(authority.authentic(token), lambda: lib.exo_nic_filter_remove(nic, mac_bytes(mac)))
 
     def _numbers(self) -> dict[str, int]:
         return {env.name: env.number for env in self.environments if env.alive}
@@ -171,9 +173,9 @@ class Machine(Closing):
     def record_fates(self, path: Path | str) -> None:
         """Writes every frame's fate from here on into a Parquet file."""
         ledger = lib.exo_machine_ledger(self.native)
-        names = {env.number: env.name for env in self.environments}
-        self.fates = Fates(ledger, path, lambda number: names.get(number, f"environment {number}"))
-        self._runner.on_fates = self.fates.drain
+        self.fates = fates = Fates(ledger, path, self.environments.name_of)
+        self.environments.on_forget = lambda env: fates.flush()
+        self._runner.on_fates = fates.drain
 
     def show(self, command: tuple[str, ...] = ()) -> StateSocket:
         """Lets `exonet show` look at the machine while it runs. Not on the virtual clock, which nobody watches.

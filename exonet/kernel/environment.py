@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: MIT
 """Environments: the record of each protection domain, how it begins, what it is given, and its teardown at death.
 
-`Environments` is the machine's table of them. An environment owns: its two memory areas and rings (C), its wake and
-control sockets, its process if it has one, its capabilities, extents, bindings, subscriptions and neighbours. `end`
-gives back every one (invariants 4 and 8).
+`Environments` is the machine's table of them: the living, and of the dead those whose places nobody has taken. A
+number is one life's, never used again. An environment owns: its two memory areas and rings (C), its wake and control
+sockets, its process if it has one, its capabilities, extents, bindings, subscriptions and neighbours. `end` gives back
+every one (invariants 4 and 8).
 """
 
 import contextlib
 import os
 import socket
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
@@ -153,6 +155,7 @@ class Environments:
         self.pages = pages
         self.bindings = bindings
         self._table: dict[int, Environment] = {}
+        self.on_forget: Callable[[Environment], None] = lambda env: None  # its name is told for the last time
 
     def __iter__(self) -> Any:
         return iter(list(self._table.values()))
@@ -164,6 +167,11 @@ class Environments:
             raise UsageError(f"environment {number}: there is none such alive")
         return found
 
+    def name_of(self, number: int) -> str:
+        """For people, whether it lives or not."""
+        found = self._table.get(number)
+        return f"environment {number}" if found is None else found.name
+
     def open(
         self,
         name: str,
@@ -173,7 +181,10 @@ class Environments:
         quota: Quota | None = None,
         config: dict[str, Any] | None = None,
     ) -> Environment:
-        """A new environment: rings and sockets, no right to anything yet. ExhaustedError, UsageError (bad rings)."""
+        """A new environment: rings and sockets, no right to anything yet. ExhaustedError, UsageError (bad rings).
+
+        Where it takes the place of a dead one, that one is no longer told of.
+        """
         rings, quota = rings or Rings(), quota or Quota()
         quota.charge("ring_entries", 0, max(rings.fill, rings.receive, rings.transmit, rings.completion), name)
         if any(env.alive and env.name == name for env in self):
@@ -188,6 +199,10 @@ class Environments:
         env = Environment(number, name, mode, quota, dict(config or {}), self.machine.env(number))
         if sockets:
             env.wake, env.control, env.libos_ends = sockets[0], sockets[1], sockets[2:]
+        replaced = self._table.get(number - lib.EXO_MAX_ENVS)
+        if replaced is not None:
+            self.on_forget(replaced)
+            del self._table[replaced.number]
         self._table[number] = env
         self.events.write(EnvironmentMade(number, name, mode.value, str(env.config.get("libos", ""))))
         return env
@@ -267,7 +282,7 @@ class Environments:
             env.process.kill()
             env.exit_status = env.process.poll() if env.exit_status is None else env.exit_status
         self.bindings.end_of(env.number)
-        self.machine.kill_env(env.number)
+        env.native = self.machine.kill_env(env.number)
         self.pages.forget(env.number)
         for capability in self.authority.held_by(env.number):
             self.authority.revoke(capability.identifier)

@@ -25,7 +25,9 @@ class MachinePort(Protocol):
     def now(self) -> int: ...
     def open_env(self, layout: Any, wake_fd: int) -> int: ...
     def env(self, number: int) -> Any: ...
-    def kill_env(self, number: int) -> None: ...
+    def kill_env(self, number: int) -> Any:
+        """Returns its `struct exo_env` as it stands at the end, the caller's to keep."""
+
     def drain(self, number: int, first: int, count: int) -> None: ...
     def wake_at(self, number: int, ns: int) -> None: ...
     def new_binding(self, env: int, port: int, flags: int) -> int: ...
@@ -60,8 +62,11 @@ class NativeMachine:
     def env(self, number: int) -> Any:
         return lib.exo_machine_env_at(self.native, number)
 
-    def kill_env(self, number: int) -> None:
+    def kill_env(self, number: int) -> Any:
         check(lib.exo_machine_env_kill(self.native, number), f"environment {number}: end")
+        last = ffi.new("struct exo_env *")
+        last[0] = self.env(number)[0]
+        return last
 
     def drain(self, number: int, first: int, count: int) -> None:
         """What it has posted to transmit from these pages leaves."""

@@ -74,6 +74,7 @@ class Runner:
 
     def add_inline(self, env: Environment, runtime: str) -> None:
         """Builds the LibOS of an inline environment in this process. LibOSError where it raises what is not ours."""
+        self._forget_ended()
         gate = InlineGate(InlineKernel(self._dispatcher, env))
         try:
             libos, close = importlib.import_module(runtime).build(gate)
@@ -88,6 +89,13 @@ class Runner:
             raise LibOSError(
                 f"environment {env.name}: {env.config.get('libos', 'its LibOS')}: {_told(error)}"
             ) from error
+
+    def _forget_ended(self) -> None:
+        """Inline LibOSes whose environments have ended give back their memory and mappings."""
+        living = {env.number for env in self._environments if env.alive}
+        for number in self._closers.keys() - living:
+            self._inline.pop(number, None)
+            self._closers.pop(number)()
 
     def await_ready(self, env: Environment) -> None:
         """Serves a LibOS process until it says that it is ready. LibOSError where it dies or takes too long, UsageError

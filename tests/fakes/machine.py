@@ -152,12 +152,14 @@ class FakeMachine:
     def env(self, number: int) -> Any:
         return self.envs[number]
 
-    def kill_env(self, number: int) -> None:
+    def kill_env(self, number: int) -> Any:
         lib.exo_pages_reclaim(self.pages, number)
-        lib.exo_env_close(self.envs.pop(number))
+        env = self.envs.pop(number)
+        lib.exo_env_close(env)
         self.groups = {row for row in self.groups if row[0] != number}
         self.neighbours = {key: env for key, env in self.neighbours.items() if env != number}
         self.local_sides.pop(number, None)
+        return env
 
     def drain(self, number: int, first: int, count: int) -> None:
         self.drained.append((number, first, count))

@@ -157,7 +157,9 @@ def test_a_long_name_is_cut_and_others_may_be_any_text(path: Path) -> None:
         wire.name_environment(3, "x" * 1000)
         wire.name_environment(1, "wéb")
         with pytest.raises(UsageError, match="environment 256"):
-            wire.name_environment(256, "beyond")
+            wire.name_environment(256, "nobody: no environment has such a number")
+        wire.name_environment(257, "a later life where 1 was")
+        wire.name_environment(1, "wéb")
         burst.send(far, [ethernet(0)], 0)
         burst.receive(wire, 0)
         fate(wire, 0, lib.EXO_R_DELIVERED, 3)
