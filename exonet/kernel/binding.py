@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from exonet.abi import lib
-from exonet.errors import ConflictError, DeniedError, ExhaustedError, UsageError
+from exonet.errors import ConflictError, DeniedError, ExhaustedError, FilterError, UsageError
 from exonet.kernel.capability import Authority, Capability, Quota, Resource, Right, Scope, check
 from exonet.kernel.claims import Claim, Claims
 from exonet.kernel.estates import Estates
@@ -137,6 +137,8 @@ class Bindings:
         narrower one. FilterError, DeniedError, ExhaustedError, ConflictError: nothing has changed then.
         """
         wanted = source if type(source) is Prepared else self._filters.prepare(source)
+        if not wanted.conjuncts:
+            raise FilterError(f"filter {wanted.text!r}: it takes nothing: no frame on a wire can match it")
         consents = self._authorise(env, wanted, port, token, shown, snoop)
         candidate = Binding(-1, env.number, env.name, port, wanted, consents[0], snoop)
         extras: dict[Binding, list[Any]] = {} if snoop else self._yielding(candidate, consents)

@@ -11,7 +11,7 @@ import pytest
 
 from exonet.abi import check, lib
 from exonet.clock import Clock
-from exonet.errors import ConflictError, DeniedError, ExhaustedError
+from exonet.errors import ConflictError, DeniedError, ExhaustedError, FilterError
 from exonet.filters.fields import Tcp, Udp
 from exonet.hardware.nic import NicConfig
 from exonet.kernel import binding as binding_module
@@ -91,6 +91,14 @@ def test_r13_a_prepared_filter_is_still_authorised(desk: Desk) -> None:
     assert not len(desk.bindings) and not desk.conjuncts
     with pytest.raises(DeniedError, match="revoked"):
         desk.bind("web", "tcp dst port 81")
+
+
+@pytest.mark.parametrize("text", ["outbound", "tcp and ether[0] > 255"])
+def test_a_filter_that_takes_nothing_is_not_bound(desk: Desk, text: str) -> None:
+    desk.open("web", None)
+    with pytest.raises(FilterError, match="takes nothing"):
+        desk.bind("web", text)
+    assert len(desk.bindings) == 0
 
 
 def test_regions_of_different_owners_are_disjoint_when_granted(desk: Desk) -> None:
