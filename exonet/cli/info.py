@@ -10,6 +10,7 @@ from typing import Any
 
 from exonet.cli import common
 from exonet.clock import NS_PER_S, format_duration
+from exonet.wording import counted
 
 EPILOG = """\
 examples:
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
                 ("mean rate", f"{count * NS_PER_S / span:,.0f} packets/s, {trace.wire_bytes * 8e3 / span:,.2f} Mbit/s")
             )
         if trace.snapped:
-            rows.append(("snapped", f"{trace.snapped:,} packets were cut by the snaplen"))
+            rows.append(("snapped", f"the snaplen cut {counted(trace.snapped, 'packet')}"))
         rows.append(("broken", trace.broken or "no"))
     print(arguments.trace)
     for label, text in rows:

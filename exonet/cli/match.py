@@ -13,6 +13,7 @@ from typing import Any
 from exonet.cli import common
 from exonet.clock import NS_PER_S
 from exonet.errors import MissingError, UsageError
+from exonet.wording import counted
 
 FIRST = 20
 KINDS = ("native", "table", "reference", "libpcap")
@@ -189,4 +190,4 @@ def show(counts: Sequence[Any], arguments: argparse.Namespace) -> None:
 
 def share(matched: int, total: int) -> str:
     percent = f" ({100 * matched / total:.2f} %)" if total else ""
-    return f"{matched:,} of {total:,} frames match{percent}"
+    return f"{matched:,} of {counted(total, 'frame')} match{'es' if total == 1 else ''}{percent}"

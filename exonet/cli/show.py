@@ -8,6 +8,7 @@ from typing import Any
 
 from exonet.clock import format_duration
 from exonet.errors import UsageError
+from exonet.wording import counted
 
 DESCRIPTION = """\
 Asks a running attach or replay for its state, and prints it. The machine answers between two bursts of frames and is
@@ -164,8 +165,9 @@ def table(columns: Columns, rows: Sequence[Row]) -> Iterator[str]:
 
 def machine_lines(name: str, row: Row) -> Iterator[str]:
     yield f"machine {name}: {printable(' '.join(row['command']))}"
-    yield f"  running    {format_duration(row['running_ns'])}, {row['clock']} clock; slept {row['sleeps']:,} times"
-    yield f"  holds      {row['environments']:,} environments, {row['bindings']:,} bindings"
+    slept = counted(row["sleeps"], "time")
+    yield f"  running    {format_duration(row['running_ns'])}, {row['clock']} clock; slept {slept}"
+    yield f"  holds      {counted(row['environments'], 'environment')}, {counted(row['bindings'], 'binding')}"
     yield f"  pages      {row['pages']['free']:,} of {row['pages']['total']:,} are free"
     yield (
         f"  frames     {row['offered']:,} offered, {row['delivered']:,} delivered, "
@@ -177,5 +179,5 @@ def machine_lines(name: str, row: Row) -> Iterator[str]:
         wire = port["wire"]
         yield (
             f"  port {port['port']:<5} {printable(wire['name'])} {port['nic']['mac']}: "
-            f"{wire['rx_frames']:,} frames in, {wire['tx_frames']:,} out"
+            f"{counted(wire['rx_frames'], 'frame')} in, {wire['tx_frames']:,} out"
         )

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from exonet.clock import NS_PER_S, monotonic_ns
+from exonet.wording import counted
 
 PATIENCE_NS = 2 * NS_PER_S
 REDRAW_NS = NS_PER_S // 5
@@ -43,7 +44,7 @@ class Progress:
     def line(self, packets: int, rate: float, drops: int) -> str:
         """What update() shows: "replay: 1,200,000 packets (48 %), 600 k/s, 31 dropped"."""
         share = f" ({100 * packets // self.total} %)" if self.total else ""
-        return f"{self.what}: {packets:,} packets{share}, {format_rate(rate)}, {drops:,} dropped"
+        return f"{self.what}: {counted(packets, 'packet')}{share}, {format_rate(rate)}, {drops:,} dropped"
 
     def finish(self) -> None:
         """Wipes the line. Idempotent."""

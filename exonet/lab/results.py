@@ -24,9 +24,9 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """wall_s: seconds of the host. pps: frames delivered per second of the machine's own clock (R22). pacing_error_ns:
-    how far from its intended time a frame left its source: p50, p99, max; null where nothing was paced. virtual_s:
-    seconds of the virtual clock, null on the monotonic one.
+    """wall_s: seconds of the host. pps: frames delivered, as the ledger counts them, per second of the machine's own
+    clock (R22). pacing_error_ns: how far from its intended time a frame left its source: p50, p99, max; null where
+    nothing was paced. virtual_s: seconds of the virtual clock, null on the monotonic one.
     """
 
     wall_s: float

@@ -36,6 +36,7 @@ from exonet.wire.speed import Speed, SpeedKind
 from exonet.wire.tap import Snapshot, TapWire, balance
 from exonet.wire.tee import Tee
 from exonet.wire.wrapper import Wrapper
+from exonet.wording import counted
 
 MOST_PORTS = 64
 
@@ -148,7 +149,7 @@ def _go(machine: Machine, plan: Plan, source: Source, progress: Progress | None)
         run=_described(plan, source),
         ledger=ledger,
         environments=tuple(reports),
-        timing=_timing(plan, source, ledger.consumed, wall_s, machine_s),
+        timing=_timing(plan, source, ledger.delivered, wall_s, machine_s),
         notes=(*source.notes, *_warnings(reports)),
         failed=any(not report["alive"] or _hangs(report) for report in reports),
         interrupted=not finished,
@@ -205,7 +206,8 @@ def _warnings(reports: list[dict[str, Any]]) -> Iterator[str]:
             yield f"LibOS {report['name']} ended before the run did: {report['end_reason']}; its packets are counted"
         elif _hangs(report):
             left = report["placed"] - report["consumed"]
-            yield f"LibOS {report['name']} hangs: it leaves {left:,} packets in its ring; they are counted as in flight"
+            kept = counted(left, "packet")
+            yield f"LibOS {report['name']} hangs: it leaves {kept} in its ring, counted as in flight"
 
 
 def _hangs(report: dict[str, Any]) -> bool:
@@ -412,12 +414,13 @@ def trace_notes(trace: Trace) -> tuple[str, ...]:
         return ()
     notes = []
     if trace.broken:
-        notes.append(f"{trace.broken}; the {trace.count:,} records before that are replayed")
+        notes.append(f"{trace.broken}; {counted(trace.count, 'record')} before that can be replayed")
     if trace.count == 0:
         raise UsageError(f"capture {trace.path}: it holds no packets; there is nothing to replay")
     if trace.snapped:
         notes.append(
-            f"{trace.path}: the snaplen cut {trace.snapped:,} of {trace.count:,} packets; they are replayed as captured"
+            f"{trace.path}: the snaplen cut {trace.snapped:,} of {counted(trace.count, 'packet')}; what is left is "
+            "replayed as captured"
         )
     return tuple(notes)
 
@@ -429,9 +432,9 @@ def _name_in_tees(wires: tuple[Wire, ...], names: dict[int, str]) -> None:
                 wire.name_environment(number, name)
 
 
-def _timing(plan: Plan, source: Source, consumed: int, wall_s: float, machine_s: float) -> Timing:
+def _timing(plan: Plan, source: Source, delivered: int, wall_s: float, machine_s: float) -> Timing:
     virtual_s = machine_s if plan.settings.clock is Clock.VIRTUAL else None
-    pps = consumed / machine_s if machine_s else 0.0
+    pps = delivered / machine_s if machine_s else 0.0
     pacing: dict[str, int | None] = {"p50": None, "p99": None, "max": None}
     pcap = innermost(source.wires[0])
     if isinstance(pcap, PcapWire) and (error := pcap.pacing_error()).count:

@@ -246,6 +246,7 @@ class Sweep:
     ) -> Point:
         ledger = result.ledger
         live = isinstance(self.plan.source, TapSource)  # such a run goes on after the load has ended
+        busy = seconds if live else result.timing.seconds
         unclaimed = sum(stage.dropped for stage in ledger.stages if stage.name in UNCLAIMED)
         claimed = ledger.offered + ledger.copies - unclaimed
         return Point(
@@ -257,7 +258,7 @@ class Sweep:
             achieved_pps=ledger.offered / seconds if seconds else 0.0,
             claimed=claimed,
             delivered=ledger.consumed,
-            delivered_pps=ledger.consumed / seconds if live and seconds else result.timing.pps,
+            delivered_pps=ledger.consumed / busy if busy else 0.0,
             loss=1 - ledger.consumed / claimed if claimed else 0.0,
             dropped=ledger.dropped,
         )

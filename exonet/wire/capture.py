@@ -10,6 +10,7 @@ from typing import Any, Self
 from exonet.abi import check, ffi, lib
 from exonet.closing import Closing
 from exonet.errors import CaptureError, ExhaustedError
+from exonet.wording import counted
 
 __all__ = ["ETHERNET", "Burst", "Frame", "Interface", "Trace", "linktype_name"]
 
@@ -276,7 +277,7 @@ def _frame(native: Any, reason: int) -> Frame:
 
 def _place(fault: Any) -> str:
     message = ffi.string(fault.message).decode(errors="replace")
-    return f"breaks at byte {fault.offset}, after {fault.record} records: {message}"
+    return f"breaks at byte {fault.offset}, after {counted(fault.record, 'record')}: {message}"
 
 
 def _refusal(path: Path, fault: Any) -> CaptureError | ExhaustedError:

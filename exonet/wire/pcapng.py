@@ -11,6 +11,7 @@ from typing import BinaryIO
 from exonet.closing import Closing
 from exonet.errors import RunError, UsageError
 from exonet.wire.capture import ETHERNET, Frame
+from exonet.wording import counted
 
 __all__ = ["PcapngFile"]
 
@@ -39,7 +40,8 @@ class PcapngFile(Closing):
         try:
             self._file.write(struct.pack("<II", kind, length) + body + struct.pack("<I", length))
         except OSError as error:
-            raise RunError(f"capture {self.path}: {error.strerror}: it ends after {self.written} frames") from None
+            kept = counted(self.written, "frame")
+            raise RunError(f"capture {self.path}: {error.strerror}: it ends after {kept}") from None
 
     def write(self, frame: Frame) -> None:
         """Adds a frame; one without a timestamp is dated 0."""

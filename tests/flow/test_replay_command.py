@@ -202,6 +202,14 @@ def test_r11_an_address_narrows_what_may_be_sent(tmp_path: Path) -> None:
     assert dns["sent"] + told["ledger"]["dropped"]["transmit.spoofed"] == dns["submitted"]
 
 
+def test_r22_the_rate_counts_what_the_ledger_counts_as_delivered(tmp_path: Path) -> None:
+    """An echo that consumes nothing itself but sends: both are delivered, in the rate as in the ledger."""
+    told = replayed(tmp_path, DEMO, "--bind", "ping=icmp or icmp6,stack=echo,inline", "--clock", "virtual")
+    timing, ledger = told["timing"], told["ledger"]
+    assert ledger["delivered_to"]["wires"] > 0
+    assert round(timing["pps"] * timing["virtual_s"]) == ledger["delivered"]
+
+
 def test_the_served_port_may_be_named(tmp_path: Path) -> None:
     told = replayed(tmp_path, DEMO, "--bind", "dns=udp port 53,stack=echo,inline,port=7", "--clock", "virtual")
     assert told["environments"][0]["delivered"] == 0

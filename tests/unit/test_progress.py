@@ -6,6 +6,7 @@ import io
 import pytest
 
 from exonet.lab.progress import PATIENCE_NS, REDRAW_NS, Progress, format_rate
+from exonet.wording import counted
 
 
 class Terminal(io.StringIO):
@@ -49,3 +50,8 @@ def test_one_line_is_updated_in_place_and_wiped() -> None:
 )
 def test_rates(pps: float, text: str) -> None:
     assert format_rate(pps) == text
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 frames"), (1, "1 frame"), (2, "2 frames"), (1849, "1,849 frames")])
+def test_a_count_reads_as_people_write_it(count: int, text: str) -> None:
+    assert counted(count, "frame") == text

@@ -11,6 +11,7 @@ import pytest
 from exonet.errors import CaptureError
 from exonet.wire.capture import Trace
 from exonet.wire.pcap import PcapWire
+from exonet.wording import counted
 from tests.fakes.captures import Ng, frame_bytes, pcap, receive_all, timed
 
 
@@ -111,7 +112,7 @@ def test_cut_at_every_byte_keeps_the_prefix(tmp_path: Path, name: str, limit: in
         if cut == len(whole):
             assert trace.broken is None
         elif trace.broken:
-            assert "truncated" in trace.broken and f"after {len(frames)} records" in trace.broken
+            assert "truncated" in trace.broken and f"after {counted(len(frames), 'record')}:" in trace.broken
     assert counts == sorted(counts) and counts[-1] == len(every) and set(counts) == set(range(len(every) + 1))
 
 
