@@ -6,6 +6,7 @@ reason, environment, port, latency_ns (arrival to end; null for what never arriv
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from pyarrow import parquet
 
 from exonet.abi import check, ffi, lib, reason_name, stage_name
 from exonet.closing import Closing
-from exonet.errors import not_written
+from exonet.errors import ExonetError, UsageError, not_written
 
 RECORD = numpy.dtype(
     [
@@ -47,6 +48,8 @@ class Fates(Closing):
 
     native: the machine's `struct exo_ledger *`. name_of: an environment's name by number. capacity: fates between two
     drains. `lost` counts fates that found no room; the file's metadata has it under `exonet.fates_lost`.
+    UsageError where the file cannot be made. Where it takes no more, recording ends and the run goes on: `close` says
+    so (RunError), once.
     """
 
     def __init__(
@@ -65,11 +68,15 @@ class Fates(Closing):
         self._batch = batch
         self._pending: list[Any] = []
         self._pending_rows = 0
-        self._closed = False
+        self._error: ExonetError | None = None
+        self._writer: Any = None
         try:
             self._writer = parquet.ParquetWriter(self.path, SCHEMA, compression="zstd")
         except OSError as error:
-            raise not_written(f"fates file {self.path}", error) from None
+            self._fail(error)
+            if isinstance(self._error, UsageError):
+                raise self._error from None
+            return
         check(lib.exo_ledger_record(native, capacity), f"recording {capacity} fates")
 
     @property
@@ -94,29 +101,48 @@ class Fates(Closing):
         self.drain()
         self._write()
 
-    def close(self) -> None:
-        """Drains, ends the file and stops recording. Idempotent. Raises RunError where the file takes no more."""
-        if self._closed:
+    def end(self) -> None:
+        """Drains, ends the file and stops recording. Idempotent."""
+        if self._writer is None:
             return
-        self._closed = True
+        self.flush()
+        if self._writer is None:
+            return
         try:
-            self.drain()
-            self._write()
             self._writer.add_key_value_metadata({"exonet.schema": "1", "exonet.fates_lost": str(self.lost)})
             self._writer.close()
         except OSError as error:
-            raise not_written(f"fates file {self.path}", error) from None
-        finally:
-            lib.exo_ledger_record(self._native, 0)
+            self._fail(error)
+        self._stop()
+
+    def close(self) -> None:
+        """`end`; raises RunError where the file does not hold all."""
+        self.end()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
 
     def _write(self) -> None:
-        if self._pending:
-            records = numpy.concatenate(self._pending)
-            self._pending, self._pending_rows = [], 0
-            try:
-                self._writer.write_batch(columns(records, self._name_of))
-            except OSError as error:
-                raise not_written(f"fates file {self.path}", error) from None
+        if not self._pending:
+            return
+        records = numpy.concatenate(self._pending)
+        self._pending, self._pending_rows = [], 0
+        try:
+            self._writer.write_batch(columns(records, self._name_of))
+        except OSError as error:
+            self._fail(error)
+            with suppress(OSError):
+                self._writer.close()
+            self._stop()
+
+    def _fail(self, error: OSError) -> None:
+        if self._error is None:
+            self._error = not_written(f"fates file {self.path}", error)
+
+    def _stop(self) -> None:
+        self._writer.is_open = False  # where it could not be closed it would try again when it is collected
+        self._writer = None
+        lib.exo_ledger_record(self._native, 0)
 
 
 def columns(records: Any, name_of: Callable[[int], str]) -> Any:

@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self, TextIO
 
-from exonet.errors import not_written
+from exonet.errors import ExonetError, not_written
 
 __all__ = [
     "BindingMade",
@@ -153,13 +153,15 @@ class Counters(Event):
 class EventLog:
     """Where events go: a file of JSON lines, or (path None) nowhere. `now`: the machine's clock, set when there is one.
 
-    UsageError where the file cannot be made, RunError where it takes no more.
+    UsageError where the file cannot be made. Where it takes no more, later events go nowhere and the run goes on:
+    `close` says so (RunError), once.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         self.now: Callable[[], int] = lambda: 0
         self._path = path
         self._file: TextIO | None = None
+        self._error: ExonetError | None = None
         if path is not None:
             try:
                 self._file = path.open("w", buffering=1)  # by lines: what happened is there, whatever happens next
@@ -177,18 +179,28 @@ class EventLog:
             try:
                 self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
             except OSError as error:
-                self.close()
-                raise not_written(f"trace {self._path}", error) from None
+                self._error = not_written(f"trace {self._path}", error)
+                self._end()
 
-    def close(self) -> None:
-        """Idempotent; later events go nowhere."""
+    def _end(self) -> None:
         if self._file is not None:
             file, self._file = self._file, None
-            with suppress(OSError):  # a line that could not be written, which write() has said
+            with suppress(OSError):  # a line that could not be written, which is known
                 file.close()
+
+    def close(self) -> None:
+        """Idempotent; later events go nowhere. RunError where the file does not hold all that came before."""
+        self._end()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.close()
+        except ExonetError:
+            if kind is None:  # else what has gone wrong before matters more
+                raise

@@ -211,7 +211,7 @@ class Machine(Closing):
             drained()
         ledger = self.ledger()
         if self.fates is not None:
-            self.fates.close()
+            self.fates.end()
         ledger.check()
         return ledger
 
@@ -227,7 +227,7 @@ class Machine(Closing):
         return [report(env) for env in self.environments]
 
     def close(self) -> None:
-        """Ends everything. Idempotent."""
+        """Ends everything. Idempotent. RunError where the file of fates does not hold all."""
         if self.native == ffi.NULL:
             return
         if self._state is not None:

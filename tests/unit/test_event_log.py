@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import exonet.trace
-from exonet.errors import UsageError
+from exonet.errors import RunError, UsageError
 from exonet.trace import BindingMade, Event, EventLog, RunEnded
 
 
@@ -32,6 +32,21 @@ def test_nowhere_is_a_place_too() -> None:
 def test_a_file_that_cannot_be_made(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be written"):
         EventLog(tmp_path / "no" / "trace.jsonl")
+
+
+def test_a_full_disk_ends_the_log_and_is_told_at_its_end() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    log = EventLog(Path("/dev/full"))
+    log.write(RunEnded(interrupted=True))
+    assert not log.listening
+    log.write(RunEnded(interrupted=True))
+    with pytest.raises(RunError, match="trace /dev/full: cannot be written: No space left"):
+        log.close()
+    log.close()
+    with pytest.raises(KeyError), EventLog(Path("/dev/full")) as log:
+        log.write(RunEnded(interrupted=True))
+        raise KeyError("what went wrong first")
 
 
 def test_the_catalogue_has_every_event() -> None:
