@@ -21,6 +21,8 @@ ECHO_PORT = 7
 class Echo:
     """Answers UDP datagrams with themselves. Option `port`: the port or ports to serve, 7 unless told otherwise."""
 
+    OPTIONS = ("port",)
+
     def __init__(self, environment: Environment, options: Mapping[str, Any]) -> None:
         self.environment = environment
         ports = options.get("port", ECHO_PORT)

@@ -17,9 +17,12 @@ from exonet import errors
 from exonet.gate.client import Gate
 from exonet.gate.naming import resolve
 from libos_stacks.environment import Environment, LibOS
+from libos_stacks.settings import Settings
 
 __all__ = ["build", "drive", "load", "run", "serve"]
 
+#: Those that the environment itself looks at, whatever the LibOS.
+ENVIRONMENT_OPTIONS = ("spin",)
 STEPS_BETWEEN_LOOKS_AT_STOP = 64
 
 
@@ -62,8 +65,25 @@ def build(gate: Gate) -> tuple[LibOS, Callable[[], None]]:
 
 
 def _libos(environment: Environment) -> LibOS:
-    libos: LibOS = load(environment.settings.libos)(environment, environment.settings.options)
+    kind = load(environment.settings.libos)
+    libos: LibOS = kind(environment, options_of(kind, environment.settings))
     return libos
+
+
+def options_of(kind: Any, settings: Settings) -> dict[str, Any]:
+    """What the LibOS class is told. One that declares `OPTIONS`, the names of those that it has, is told no others:
+    UsageError. A class that declares none itself is told everything.
+    """
+    declared = getattr(kind, "__dict__", {}).get("OPTIONS")
+    options = dict(settings.options)
+    if settings.serves and (declared is None or "port" in declared):
+        options.setdefault("port", list(settings.serves))
+    if declared is not None:
+        known = (*declared, *ENVIRONMENT_OPTIONS)
+        for name in options:
+            if name not in known:
+                raise errors.UsageError(f'libos "{settings.libos}": option "{name}": it has {", ".join(known)} only')
+    return options
 
 
 def serve(gate: Gate) -> None:

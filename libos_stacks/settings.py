@@ -24,7 +24,8 @@ class Settings:
     """The configuration of one environment and its stack.
 
     `groups`: "all" takes every group frame of the port, "stack" those the engine asks for. `spin`: how often an idle
-    LibOS process looks at its rings before it sleeps. `options` belong to the LibOS class.
+    LibOS process looks at its rings before it sleeps. `options` belong to the LibOS class; `serves`: the UDP ports that
+    its bindings name, for a class with an option `port` that nobody has set.
     """
 
     libos: str
@@ -40,6 +41,7 @@ class Settings:
     groups: str
     spin: int
     options: Mapping[str, Any]
+    serves: tuple[int, ...]
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Settings":
@@ -62,6 +64,7 @@ class Settings:
             groups=groups,
             spin=_number(options, "spin", 80000, 0, 1 << 31),
             options=options,
+            serves=tuple(int(port) for port in config.get("serves") or ()),
         )
 
     def stack(self, seed: int) -> StackConfig:

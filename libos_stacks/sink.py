@@ -17,6 +17,8 @@ class Sink:
     Option `burst`: frames per step where the environment has no patience (inline).
     """
 
+    OPTIONS = ("burst",)
+
     def __init__(self, environment: Environment, options: Mapping[str, Any]) -> None:
         self.environment = environment
         self.burst = int(options.get("burst", 64))

@@ -15,6 +15,8 @@ A package adds a LibOS with an entry point of the group exonet.libos:
   mine = "my_package.mine:Mine"
 Without one, name it as module:Class, installed or in the working directory:
   exonet replay trace.pcap --bind dns='udp port 53,stack=mine:Mine'
+A class with OPTIONS = ("port",) is told of these options only, and any other is refused; one that says nothing of them
+is told everything.
 """
 
 

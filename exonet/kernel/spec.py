@@ -51,7 +51,9 @@ class LibOSSpec:
     "10.7.0.2/24". mac: its own station address; None: it shares the port's. local: "any" grants every local side
     (replay), "own" the addresses above (with any_address: from every station), "none" no right to send.
     shared: its region may overlap another LibOS's; bindings are disjoint or nested all the same.
-    entries: of each ring, a power of two, 8..32768.
+    entries: of each ring, a power of two, 8..32768. options: the LibOS's own, refused where it declares which it has
+    and they are not among them. serves: the UDP ports that its filters name, its option `port` if it has that one and
+    nothing else is said.
     """
 
     name: str
@@ -71,6 +73,7 @@ class LibOSSpec:
     receive_buffers: int = 512
     transmit_buffers: int = 256
     options: Mapping[str, Any] = field(default_factory=dict)
+    serves: tuple[int, ...] = ()
     quota: Quota = field(default_factory=Quota)
 
     def __post_init__(self) -> None:
@@ -131,4 +134,5 @@ class LibOSSpec:
             "transmit_buffers": self.transmit_buffers,
             "groups": self.groups,
             "options": dict(self.options),
+            "serves": list(self.serves),
         }

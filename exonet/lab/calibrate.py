@@ -105,7 +105,7 @@ class Calibration:
         trace = self._traces[SMALL]
         loops = -(-self.frames // len(trace))
         nic = NicConfig(promiscuous=True, mode=NicMode.BACKPRESSURE)
-        options = {"burst": burst, "port": 9}
+        options = {"burst": burst} if libos == "sink" else {"port": 9}
         with PcapWire(trace, speed="max", loop=loops) as wire, Machine(MachineConfig()) as machine:
             port = machine.attach(wire, nic)
             if libos is not None:

@@ -286,7 +286,6 @@ def libos_spec(tenant: Tenant, plan: Plan) -> LibOSSpec:
     """
     replayed = isinstance(plan.source, TraceSource)
     unsaid = "own" if tenant.addresses else "any" if replayed and tenant.stack != "sink" else "none"
-    ports = tenant.ports or served_ports(tenant)
     buffers = plan.settings.buffers_of(tenant)
     return LibOSSpec(
         name=tenant.name,
@@ -302,7 +301,8 @@ def libos_spec(tenant: Tenant, plan: Plan) -> LibOSSpec:
         entries=plan.settings.rings,
         receive_buffers=buffers,
         transmit_buffers=max(256, min(plan.settings.rings, 4096)),
-        options={"port": list(ports)} if ports else {},
+        options={"port": list(tenant.ports)} if tenant.ports else {},
+        serves=() if tenant.ports else served_ports(tenant),
         quota=Quota(pages=Quota().pages + buffers),  # what the operator asks for, the LibOS may have
     )
 

@@ -91,6 +91,7 @@ def test_the_cost_model_and_the_report_name_their_own_files(tmp_path: Path) -> N
         ("json:Nope", "module 'json' has no attribute 'Nope'"),
         ("json.nosuch:Nope", "No module named 'json.nosuch'"),
         ("..:Nope", "must be module:Class"),
+        ("sink,port=7", 'option "port": it has burst, spin only'),
         ("nosuch", "there are echo, sink, or module:Class"),
     ],
 )

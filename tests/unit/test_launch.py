@@ -13,8 +13,9 @@ from exonet.gate import naming
 from libos_stacks import launch
 from libos_stacks.echo import Echo
 from libos_stacks.environment import Environment
+from libos_stacks.settings import Settings
 from libos_stacks.sink import Sink
-from tests.fakes.gate import FakeGate
+from tests.fakes.gate import CONFIG, FakeGate
 from tests.fakes.kernel import FakeKernel
 
 
@@ -43,6 +44,34 @@ def test_own_classes_and_module_paths_are_found() -> None:
     assert launch.load("echo") is Echo
     assert launch.load("sink") is Sink
     assert launch.load(f"{__name__}:Scripted") is Scripted
+
+
+class Declaring(Echo):
+    OPTIONS = ("how", "port")
+
+
+class Silent(Sink):
+    """Says nothing of its own options, so what its parent has is not all."""
+
+
+def options(kind: type, **config: Any) -> dict[str, Any]:
+    return launch.options_of(kind, Settings.of({**CONFIG, "options": {}, **config}))
+
+
+def test_options_that_a_libos_does_not_have_are_refused_and_the_known_named() -> None:
+    with pytest.raises(errors.UsageError, match='option "port": it has burst, spin only'):
+        options(Sink, options={"port": [7]})
+    with pytest.raises(errors.UsageError, match='option "burst": it has how, port, spin only'):
+        options(Declaring, options={"how": 1, "burst": 64})
+    assert options(Declaring, options={"how": 1, "port": 7, "spin": 5}) == {"how": 1, "port": 7, "spin": 5}
+    assert options(Silent, options={"anything": 1}) == {"anything": 1}
+
+
+def test_the_ports_that_filters_name_are_for_a_libos_that_serves_ports() -> None:
+    assert options(Echo, serves=[53, 67]) == {"port": [53, 67]}
+    assert options(Echo, serves=[53], options={"port": 7}) == {"port": 7}
+    assert options(Silent, serves=[53]) == {"port": [53]}
+    assert options(Sink, serves=[53]) == {}
 
 
 @pytest.mark.parametrize("name", ["ecco", "no.such.module:X", "libos_stacks.echo:Ecco", ":x"])
