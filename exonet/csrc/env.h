@@ -95,6 +95,8 @@ enum exo_page_any { EXO_ANY_PAGE = 4294967295 };
 struct exo_pages *exo_pages_new(uint32_t count);
 void exo_pages_free(struct exo_pages *pages);
 int64_t exo_pages_allocate(struct exo_pages *pages, uint32_t env, uint32_t first, uint32_t count, int32_t *fd);
+/* The same in a segment of env's own that it has freed and that nobody else was given: memfd fd, of count pages or more, emptied first. */
+int64_t exo_pages_adopt(struct exo_pages *pages, uint32_t env, uint32_t first, uint32_t count, int32_t fd);
 /* EXO_E_BUSY while pinned; EXO_E_NOT_FOUND where env is not the owner of every page. Backing is poisoned and dropped. */
 int32_t exo_pages_release(struct exo_pages *pages, uint32_t env, uint32_t first, uint32_t count);
 /* By force, pins or not: these pages, all of which are env's. EXO_E_DENIED where one is guaranteed. What env has posted from a pinned

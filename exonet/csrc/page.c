@@ -2,13 +2,14 @@
  *
  * Physical pages. Every allocation is a segment: a memfd of its own, sealed against SHRINK, GROW and further sealing, mapped here
  * once. So a fault of ours cannot meet the end of the file, and a LibOS that punches holes into its pages only reads zeroes.
- * A page that changes its owner gets a new segment; the old backing is emptied (MADV_REMOVE) and unmapped, never used again
- * (invariant 4). The owner table is a memfd of its own that others can only map read-only (F_SEAL_FUTURE_WRITE).
+ * A page that changes its owner gets a new segment; the old backing is emptied (MADV_REMOVE) and unmapped, and used again for the
+ * same owner only (invariant 4). The owner table is a memfd of its own that others can only map read-only (F_SEAL_FUTURE_WRITE).
  * Owner of every field: the kernel thread.
  */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "exo_kernel.h"
@@ -109,24 +110,43 @@ static int32_t make_segment(uint32_t count, uint8_t **base) {
     return EXO_E_SYSTEM;
 }
 
-int64_t exo_pages_allocate(struct exo_pages *pages, uint32_t env, uint32_t first, uint32_t count, int32_t *fd) {
+/* Where count pages from `first` on, or anywhere, are free. */
+static int64_t find_free(const struct exo_pages *pages, uint32_t env, uint32_t first, uint32_t count) {
     if (env == EXO_NO_ENV || count < 1 || count > pages->count) return EXO_E_INVALID;
-    if (first == EXO_ANY_PAGE) {
-        int64_t found = find_run(pages, count);
-        if (found < 0) return found;
-        first = (uint32_t)found;
-    }
+    if (first == EXO_ANY_PAGE) return find_run(pages, count);
     if (!in_table(pages, first, count)) return EXO_E_INVALID;
-    if (!all_owned(pages, EXO_NO_ENV, first, count)) return EXO_E_BUSY;
-    uint8_t *base = NULL;
-    int32_t segment = make_segment(count, &base);
-    if (segment < 0) return segment;
+    return all_owned(pages, EXO_NO_ENV, first, count) ? (int64_t)first : EXO_E_BUSY;
+}
+
+static void give(struct exo_pages *pages, uint32_t env, uint32_t first, uint32_t count, uint8_t *base) {
     for (uint32_t i = 0; i < count; i++) {
         pages->page[first + i] = (struct exo_page){.address = base + bytes_of(i), .env = env, .pins = 0};
         publish(pages, first + i);
     }
+}
+
+int64_t exo_pages_allocate(struct exo_pages *pages, uint32_t env, uint32_t first, uint32_t count, int32_t *fd) {
+    int64_t found = find_free(pages, env, first, count);
+    if (found < 0) return found;
+    uint8_t *base = NULL;
+    int32_t segment = make_segment(count, &base);
+    if (segment < 0) return segment;
+    give(pages, env, (uint32_t)found, count, base);
     *fd = segment;
-    return first;
+    return found;
+}
+
+int64_t exo_pages_adopt(struct exo_pages *pages, uint32_t env, uint32_t first, uint32_t count, int32_t fd) {
+    int64_t found = find_free(pages, env, first, count);
+    if (found < 0) return found;
+    struct stat made;
+    if (fstat(fd, &made) != 0) return EXO_E_SYSTEM;
+    if ((uint64_t)made.st_size < bytes_of(count)) return EXO_E_INVALID;
+    if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, made.st_size) != 0) return EXO_E_SYSTEM;
+    void *map = mmap(NULL, bytes_of(count), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+    if (map == MAP_FAILED) return EXO_E_SYSTEM;
+    give(pages, env, (uint32_t)found, count, map);
+    return found;
 }
 
 /* The page is nobody's: contents gone for everyone who still maps the segment, our mapping gone. */

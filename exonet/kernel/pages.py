@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from exonet.abi import check, ffi, lib
-from exonet.errors import UsageError
+from exonet.errors import ExhaustedError, UsageError
 from exonet.kernel.capability import Quota
+from exonet.kernel.freed import Freed
 
 __all__ = ["Extent", "PageTable"]
 
@@ -21,7 +22,7 @@ __all__ = ["Extent", "PageTable"]
 @dataclass(slots=True, eq=False)
 class Extent:
     """One allocation. `live`: its pages that are still held; `fd`: the kernel's own copy of its memfd, open while
-    any is.
+    any is. `segment`: the memfd's pages, all of which its owner may fill; `shared`: others have a copy of it too.
     """
 
     env: int
@@ -29,7 +30,9 @@ class Extent:
     count: int
     fd: int
     live: set[int]
+    segment: int
     capability: int = 0
+    shared: bool = False
 
     def describe(self) -> dict[str, Any]:
         return {"first": self.first, "count": self.count, "held": len(self.live)}
@@ -41,6 +44,7 @@ class PageTable:
     def __init__(self, native: Any) -> None:
         self.native = native
         self._extents: list[Extent] = []
+        self._freed: dict[int, Freed] = {}
 
     @property
     def total(self) -> int:
@@ -61,21 +65,38 @@ class PageTable:
     def extents(self, env: int) -> list[Extent]:
         return [extent for extent in self._extents if extent.env == env]
 
+    def charged(self, env: int) -> int:
+        """Pages of every segment that `env` may still fill: those that it owns and those that it has freed."""
+        freed = self._freed.get(env)
+        return sum(extent.segment for extent in self.extents(env)) + (freed.pages if freed else 0)
+
     def allocate(self, env: int, name: str, quota: Quota, first: int, count: int) -> Extent:
         """`first` is a page number, or EXO_ANY_PAGE. ExhaustedError, ConflictError (taken), UsageError (no such
         pages).
         """
-        quota.charge("pages", self.used(env), count, name)
-        quota.charge("extents", len(self.extents(env)), 1, name)
+        freed = self._freed.setdefault(env, Freed())
+        again = freed.exact(count)
+        if again is None:
+            try:
+                quota.charge("pages", self.charged(env), count, name)
+                quota.charge("extents", len(self.extents(env)) + len(freed.segments), 1, name)
+            except ExhaustedError:
+                again = freed.roomy(count)
+                if again is None:
+                    raise
         if count > self.total:
             raise UsageError(f"environment {name}: wants {count} pages, and the machine has {self.total} in all")
         fd = ffi.new("int32_t *", -1)
         where = "any" if first == lib.EXO_ANY_PAGE else f"{first}..{first + count - 1}"
-        got = check(
-            lib.exo_pages_allocate(self.native, env, first, count, fd),
-            f"environment {name}: {count} pages ({where}) of {self.total}, {self.free_count} free",
-        )
-        extent = Extent(env, got, count, fd[0], set(range(got, got + count)))
+        if again is None:
+            code = lib.exo_pages_allocate(self.native, env, first, count, fd)
+        else:
+            code = lib.exo_pages_adopt(self.native, env, first, count, again[1])
+        got = check(code, f"environment {name}: {count} pages ({where}) of {self.total}, {self.free_count} free")
+        if again is not None:
+            freed.segments.remove(again)
+        segment, memfd = again or (count, fd[0])
+        extent = Extent(env, got, count, memfd, set(range(got, got + count)), segment)
         self._extents.append(extent)
         return extent
 
@@ -151,6 +172,9 @@ class PageTable:
         """The environment is dead: every page of it is free, every descriptor closed. Returns how many pages went."""
         gone = check(lib.exo_pages_reclaim(self.native, env), f"environment {env}: its pages")
         self._settle(env, range(self.total))
+        freed = self._freed.pop(env, None)
+        if freed is not None:
+            freed.close()
         return gone
 
     def close(self) -> None:
@@ -158,6 +182,8 @@ class PageTable:
         for extent in self._extents:
             os.close(extent.fd)
         self._extents.clear()
+        for freed in self._freed.values():
+            freed.close()
 
     def _settle(self, env: int, gone: range, among: list[Extent] | None = None) -> list[Extent]:
         """These pages are no longer env's; an extent without pages is let go of. Returns those."""
@@ -165,7 +191,7 @@ class PageTable:
         for extent in self.extents(env) if among is None else among:
             extent.live.difference_update(gone)
             if not extent.live and extent.fd >= 0:
-                os.close(extent.fd)
+                self._freed.setdefault(env, Freed()).keep(extent.segment, extent.fd, shared=extent.shared)
                 extent.fd = -1
                 self._extents.remove(extent)
                 ended.append(extent)

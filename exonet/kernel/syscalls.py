@@ -292,6 +292,8 @@ class Dispatcher:
         extent = self._extent_of(env, capability)
         target.quota.charge("events", len(target.inbox), 1, target.name)
         token = self._derive(env, target, capability, None, capability.scope)
+        if extent is not None:
+            extent.shared = True
         event = {"event": "granted", "token": token.hex(), **self.environments.authority.authentic(token).describe()}
         self.environments.tell(target, Event(event, [os.dup(extent.fd)] if extent else []))
         return Answer({"capability": token})

@@ -215,6 +215,53 @@ class TestPageTable:
             table.allocate(1, "web", Quota(extents=2), ANY, 1)
         assert table.used(1) == 5
 
+    def test_what_was_freed_is_charged_until_it_is_handed_back(self, table: PageTable) -> None:
+        """Else a LibOS that holds on to what it frees would have memory without end."""
+        quota, inodes = Quota(pages=6), set()
+        for _ in range(20):
+            extent = table.allocate(1, "web", quota, ANY, 4)
+            inodes.add(os.fstat(extent.fd).st_ino)
+            table.release(1, "web", extent.first, 4)
+            assert (table.used(1), table.charged(1)) == (0, 4)
+        assert len(inodes) == 1
+        small = table.allocate(1, "web", quota, ANY, 2)
+        with pytest.raises(ExhaustedError, match="6 pages and 5 more: its quota is 6"):
+            table.allocate(1, "web", quota, ANY, 5)
+        other = table.allocate(1, "web", quota, ANY, 1)
+        assert os.fstat(other.fd).st_ino in inodes, "what is free of its own has room for it"
+        assert table.charged(1) == 6 and os.fstat(small.fd).st_ino not in inodes
+        assert table.forget(1) == 3 and table.charged(1) == 0
+
+    def test_freed_segments_are_counted_as_extents_too(self, table: PageTable) -> None:
+        for count in (1, 2, 3):
+            table.release(1, "web", table.allocate(1, "web", Quota(), ANY, count).first, count)
+        with pytest.raises(ExhaustedError, match="3 extents and 1 more"):
+            table.allocate(1, "web", Quota(extents=3), ANY, 4)
+        assert table.allocate(1, "web", Quota(extents=3), ANY, 3).count == 3
+
+    def test_invariant_4_a_segment_is_handed_back_empty_and_to_nobody_else(self, table: PageTable) -> None:
+        extent = table.allocate(1, "web", Quota(), ANY, 2)
+        inode, kept = os.fstat(extent.fd).st_ino, mmap.mmap(extent.fd, 8192)
+        table.release(1, "web", extent.first, 2)
+        kept[:4] = b"mine"
+        other = table.allocate(2, "dns", Quota(), ANY, 2)
+        assert os.fstat(other.fd).st_ino != inode
+        again = table.allocate(1, "web", Quota(), ANY, 2)
+        assert os.fstat(again.fd).st_ino == inode and kept[:4] == bytes(4)
+        page = ffi.buffer(table.native.page[again.first].address, 8192)
+        kept[4096:4100] = b"back"
+        assert page[4096:4100] == b"back"
+        kept.close()
+
+    def test_invariant_4_a_segment_that_others_have_is_never_handed_back(self, table: PageTable) -> None:
+        extent = table.allocate(1, "web", Quota(pages=5), ANY, 2)
+        extent.shared, inode = True, os.fstat(extent.fd).st_ino
+        table.release(1, "web", extent.first, 2)
+        again = table.allocate(1, "web", Quota(pages=5), ANY, 2)
+        assert os.fstat(again.fd).st_ino != inode and table.charged(1) == 4
+        with pytest.raises(ExhaustedError, match="4 pages and 2 more"):
+            table.allocate(1, "web", Quota(pages=5), ANY, 2)
+
     def test_errors_name_what_was_asked(self, table: PageTable) -> None:
         table.allocate(1, "web", Quota(), 3, 4)
         with pytest.raises(ConflictError, match=r"environment dns: 2 pages \(6\.\.7\) of 16, 12 free"):

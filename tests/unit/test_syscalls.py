@@ -167,6 +167,14 @@ class TestDelegatedMemory:
         with pytest.raises(DeniedError, match="revoked"):
             kernel.authority.authentic(token)
 
+    def test_invariant_4_what_was_lent_and_freed_shows_nothing_of_what_comes_after(self, web: Side, dns: Side) -> None:
+        extent = web.gate.allocate(1)
+        web.gate.delegate(extent.capability, dns.env.number)
+        (granted,) = dns.gate.granted()
+        web.gate.free(0, 1)
+        web.gate.allocate(1).memory[:4] = b"mine"
+        assert granted.extent is not None and granted.extent.memory[:4] == bytes(4)
+
     def test_a_revoked_capability_cannot_be_delegated(self, web: Side, dns: Side) -> None:
         extent = web.gate.allocate(1)
         web.gate.revoke(extent.capability)
