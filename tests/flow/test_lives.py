@@ -17,6 +17,7 @@ from exonet.kernel.boot import LibOSSpec, Machine, MachineConfig
 from exonet.kernel.capability import Resource, Right, check
 from exonet.kernel.environment import Mode
 from exonet.kernel.inline import InlineKernel
+from exonet.kernel.localside import mac_bytes
 from tests.fakes.frames import arp_request, frag, udp
 from tests.fakes.libos import Bench, FakeLibOS
 from tests.fakes.wire import ScriptWire
@@ -130,7 +131,10 @@ def test_invariant_8_a_machine_outlives_more_liboses_than_it_has_places(tmp_path
             if turn in (1, lives - 1):
                 gc.collect()
                 descriptors.append(len(list(Path("/proc/self/fd").iterdir())))
+            station, nic = ffi.new("uint8_t[6]", mac_bytes(spec.mac)), lib.exo_machine_nic(machine.native, 0)
+            assert lib.exo_nic_is_local(nic, station)
             machine.environments.end(env, "its turn is over")
+            assert not lib.exo_nic_is_local(nic, station)
         assert descriptors[0] == descriptors[1]
         reports = machine.reports()
         ledger = machine.settle()
