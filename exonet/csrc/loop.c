@@ -341,6 +341,13 @@ int64_t exo_machine_go(struct exo_machine *m, uint64_t until, uint32_t stepped, 
     return next | reasons | (m->timer_came ? (int32_t)EXO_RUN_TIMER : 0);
 }
 
+/* The LibOSes and their peers may need this core. On a busy host it comes back late, so that control is looked at each time. */
+static int32_t yield(struct exo_machine *m)
+{
+    sched_yield();
+    return exo_control_waiting(m);
+}
+
 int32_t exo_machine_run(struct exo_machine *m, uint64_t until)
 {
     if (m->config.clock != EXO_CLOCK_MONOTONIC)
@@ -360,12 +367,17 @@ int32_t exo_machine_run(struct exo_machine *m, uint64_t until)
         if (exo_machine_quiet(m))
             return EXO_RUN_IDLE;
         uint64_t due = next_event(m, until, now);
-        if (due <= now)
-            sched_yield();   /* a frame waits in the NIC for a LibOS, which may wait for this core */
+        if (due <= now) {
+            /* A frame waits in the NIC for a LibOS, which may wait for this core, or for the answer to a system call. */
+            if ((reasons = yield(m)))
+                return reasons;
+            continue;
+        }
         if (due <= now + SPIN_BEFORE_DUE_NS)
             continue;
         if (now - m->last_work < m->config.spin_ns) {
-            sched_yield();   /* the LibOSes and their peers may need this core */
+            if ((reasons = yield(m)))
+                return reasons;
             continue;
         }
         reasons = doze(m, due == UINT64_MAX ? due : due - SPIN_BEFORE_DUE_NS, now);

@@ -16,7 +16,7 @@ from typing import Any
 from exonet.abi import ffi, lib
 from exonet.clock import monotonic_ns
 from exonet.closing import Closing
-from exonet.errors import ExonetError, MissingError
+from exonet.errors import ExonetError, KernelBug, MissingError
 from exonet.filters.form import Form
 from exonet.filters.native import NativeCode, compile_form
 from exonet.kernel.cores import Cores
@@ -36,7 +36,9 @@ class Compiler(Closing):
         self._events = events or EventLog()
         self._cores = cores or Cores(None)
         self._seen: dict[tuple[int, int], int] = {}
-        self._code: dict[Form, NativeCode | None] = {}  # None: under way, or it cannot be had
+        self._code: dict[Form, NativeCode] = {}
+        self._under_way: set[Form] = set()
+        self._failed: set[Form] = set()
         self._wanted: queue.SimpleQueue[Form | None] = queue.SimpleQueue()
         self._made: queue.SimpleQueue[tuple[Form, NativeCode | ExonetError, int]] = queue.SimpleQueue()
         self._here, self._there = socket.socketpair()
@@ -51,7 +53,11 @@ class Compiler(Closing):
     @property
     def pending(self) -> bool:
         """Is there a shape whose code is under way?"""
-        return self._thread is not None and None in self._code.values() and not self.missing
+        return bool(self._under_way)
+
+    def poke(self) -> None:
+        """A bind may have brought a shape: makes the machine's loop come and look."""
+        _ring(self._there)
 
     def look(self) -> None:
         """Asks for code for every shape that has come since the last look, and installs what there is."""
@@ -66,9 +72,9 @@ class Compiler(Closing):
             code = self._code.get(form)
             if code is not None:
                 code.install(demux)
-            elif form not in self._code and not self.missing:
+            elif not self.missing and form not in self._under_way and form not in self._failed:
                 self._forget_some()
-                self._code[form] = None
+                self._under_way.add(form)
                 self._start().put(form)
 
     def collect(self) -> None:
@@ -76,14 +82,24 @@ class Compiler(Closing):
         _drain(self._here)
         while not self._made.empty():
             form, code, took_ns = self._made.get()
+            self._under_way.discard(form)
             if isinstance(code, ExonetError):
-                self.missing = str(code) if isinstance(code, MissingError) else ""
-                self._events.write(ShapeCompiled(str(form), took_ns, str(code)))
+                self._lacks(form, code, took_ns)
                 continue
             self._code[form] = code
             for _, demux in self._demuxes():
                 code.install(demux)
             self._events.write(ShapeCompiled(str(form), took_ns, ""))
+
+    def _lacks(self, form: Form, why: ExonetError, took_ns: int) -> None:
+        """Its table answers for good. Without llvmlite that goes for every shape, and is said once."""
+        if isinstance(why, MissingError):
+            if self.missing:
+                return
+            self.missing = str(why)
+        else:
+            self._failed.add(form)
+        self._events.write(ShapeCompiled(str(form), took_ns, str(why)))
 
     def _demuxes(self) -> Iterator[tuple[tuple[int, int], Any]]:
         for port in range(lib.EXO_MAX_PORTS):
@@ -98,7 +114,8 @@ class Compiler(Closing):
         if len(self._code) < KEPT:
             return
         used = {form for _, demux in self._demuxes() for form in _forms(demux)}
-        self._code = {form: code for form, code in self._code.items() if code is None or form in used}
+        self._code = {form: code for form, code in self._code.items() if form in used}
+        self._failed &= used
 
     # The thread
 
@@ -109,7 +126,7 @@ class Compiler(Closing):
         return self._wanted
 
     def _compile(self) -> None:
-        with self._cores.others():
+        with self._cores.compiler():
             self._compile_all()
 
     def _compile_all(self) -> None:
@@ -120,6 +137,8 @@ class Compiler(Closing):
                 made = compile_form(form)
             except ExonetError as error:
                 made = error
+            except Exception as error:  # of llvmlite: one shape without native code, not all that come after it
+                made = KernelBug(f"shape {form}: no native code: {type(error).__name__}: {error}")
             self._made.put((form, made, monotonic_ns() - begin))
             _ring(self._there)
 

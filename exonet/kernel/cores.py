@@ -2,7 +2,9 @@
 """Which cores the kernel's thread, its LibOS processes and the compiler run on.
 
 By default wherever the scheduler puts them. With a core of its own the kernel is not pushed aside by LibOSes that poll:
-they, and the compiler, share the other cores of those that this process may use.
+they share the other cores of those that this process may use. So does the compiler, where there are several. A single
+one it leaves to the LibOSes: what waits for the kernel's thread waits on the wire, what waits for a LibOS is lost
+beyond its buffers.
 """
 
 import os
@@ -35,6 +37,12 @@ class Cores:
     def others(self) -> Iterator[None]:
         """This thread, and every process and thread that it starts, runs on the other cores."""
         with _on(self._others if self._own else None):
+            yield
+
+    @contextmanager
+    def compiler(self) -> Iterator[None]:
+        """This thread, which makes native code, runs where that costs no frame."""
+        with _on(None if self._own is None else self._others if len(self._others) > 1 else self._own):
             yield
 
 

@@ -4,9 +4,10 @@ without a socket.
 """
 
 import os
+from collections.abc import Callable
 from typing import Any
 
-from exonet.gate.protocol import Request
+from exonet.gate.protocol import Op, Request
 from exonet.kernel.environment import Environment
 from exonet.kernel.syscalls import Dispatcher
 
@@ -14,17 +15,22 @@ __all__ = ["InlineKernel"]
 
 
 class InlineKernel:
-    """`gate.client.InlineGate(InlineKernel(dispatcher, env))` is an inline environment's gate."""
+    """`gate.client.InlineGate(InlineKernel(dispatcher, env))` is an inline environment's gate. bound: called after it
+    has bound something; the control socket of a process wakes the machine's loop by itself.
+    """
 
-    def __init__(self, dispatcher: Dispatcher, env: Environment) -> None:
+    def __init__(self, dispatcher: Dispatcher, env: Environment, bound: Callable[[], None] | None = None) -> None:
         self._dispatcher = dispatcher
         self._env = env
         self._machine = dispatcher.environments.machine
+        self._bound = bound
         self.now = self._machine.now
 
     def call(self, request: Request) -> tuple[dict[str, Any], list[int]]:
         """Descriptors are duplicates: the caller's to close."""
         answer = self._dispatcher.handle(self._env, request)
+        if request.op is Op.BIND and self._bound is not None:
+            self._bound()
         return answer.fields, [os.dup(fd) for fd in answer.fds]
 
     def events(self) -> list[tuple[dict[str, Any], list[int]]]:
