@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A LibOS that binds and unbinds inside its own region all the time, and consumes what it gets meanwhile.
 
-Option `rounds`: how often. Each round binds `live` filters of the kinds `kinds`, in turn, and unbinds them all. In the
+Option `rounds`: how often. Each round binds `live` filters of `kinds` and unbinds them all. In the
 end it binds DONE. `pause_ns`: between two turns of one system call. inline, `turn` calls are made in a step.
 """
 
@@ -94,12 +94,15 @@ class Churner(Sink):
             self.round += 1
 
     def _text(self) -> str:
-        number = self.next // len(self.kinds) + (self.round * self.live if self.fresh else 0)
-        return self.kinds[self.next % len(self.kinds)](number)
+        """Half of a round is of all kinds, the other of the first kind, so that one table grows."""
+        base = self.round * self.live if self.fresh else 0
+        if 2 * self.next >= self.live:
+            return self.kinds[0](base + self.next)
+        return self.kinds[self.next % len(self.kinds)](base + self.next // len(self.kinds))
 
     def _refused(self) -> None:
         """What is held already cannot be bound again, and nothing comes of trying."""
-        text = self.kinds[0](0 if not self.fresh else self.round * self.live)
+        text = self.kinds[0](self.round * self.live if self.fresh else 0)
         try:
             self.gate.bind(text, self.capability)
         except ConflictError:

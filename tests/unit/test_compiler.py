@@ -18,6 +18,7 @@ from exonet.filters.form import Form
 from exonet.filters.native import NativeCode, available
 from exonet.hardware.nic import NicConfig
 from exonet.kernel import compiler as compiler_module
+from exonet.kernel.boot import LibOSSpec, Machine, MachineConfig
 from exonet.kernel.compiler import Compiler
 from exonet.kernel.cores import Cores
 from exonet.trace import EventLog
@@ -290,6 +291,17 @@ def test_close_joins_the_thread_and_drops_what_waits(desk: Desk, monkeypatch: py
     desk.compiler.close()
     assert threads() == 0 and len(tried) == 1
     desk.compiler.close()
+
+
+def test_an_inline_bind_brings_the_machine_s_loop_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its shape would wait for the next tick."""
+    monkeypatch.setattr(Compiler, "look", lambda self: None)  # so that nothing but the bind can ring
+    with ScriptWire() as wire, Machine(MachineConfig(pages=512)) as machine:
+        machine.attach(wire, NicConfig())
+        compiler = machine.compiler
+        assert compiler is not None and not select.select([compiler], [], [], 0)[0]
+        machine.spawn(LibOSSpec("web", bindings=(LISTENER,), local="none", receive_buffers=8))
+        assert select.select([compiler], [], [], 0)[0]
 
 
 def test_there_is_no_thread_before_there_is_a_shape(desk: Desk) -> None:
