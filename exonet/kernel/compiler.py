@@ -46,6 +46,7 @@ class Compiler(Closing):
             end.setblocking(False)
         self._thread: threading.Thread | None = None
         self.missing = ""  # why there is no native code at all
+        self.compiled = 0
 
     def fileno(self) -> int:
         return self._here.fileno()
@@ -87,6 +88,7 @@ class Compiler(Closing):
                 self._lacks(form, code, took_ns)
                 continue
             self._code[form] = code
+            self.compiled += 1
             for _, demux in self._demuxes():
                 code.install(demux)
             self._events.write(ShapeCompiled(str(form), took_ns, ""))

@@ -5,6 +5,7 @@ import sys
 
 from exonet.lab.bench import Row, main
 from tests.bench.bench_bind import bind
+from tests.bench.bench_churn import churn
 from tests.bench.bench_demux import demux
 from tests.bench.bench_demux_compile import compile_
 from tests.bench.bench_echo import echo, idle, ping
@@ -23,6 +24,7 @@ ROWS: dict[str, Row] = {
     "idle": idle,
     "pace": pace,
     "bind": bind,
+    "churn": churn,
     "demux": demux,
     "compile": compile_,
     "spread": spread,

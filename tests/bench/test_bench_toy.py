@@ -26,7 +26,21 @@ def rows():
     return module.ROWS
 
 
-NAMES = ["path", "load", "stream", "echo", "ping", "idle", "pace", "bind", "demux", "compile", "spread", "stages"]
+NAMES = [
+    "path",
+    "load",
+    "stream",
+    "echo",
+    "ping",
+    "idle",
+    "pace",
+    "bind",
+    "churn",
+    "demux",
+    "compile",
+    "spread",
+    "stages",
+]
 
 
 def test_every_row_is_tried():

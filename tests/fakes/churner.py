@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: MIT
 """A LibOS that binds and unbinds inside its own region all the time, and consumes what it gets meanwhile.
 
-Option `rounds`: how often. Each round binds `live` filters of `kinds` and unbinds them all. In the
-end it binds DONE. `pause_ns`: between two turns of one system call. inline, `turn` calls are made in a step.
+Option `rounds`: how often. Each round binds `live` filters of `kinds` and unbinds them all. In the end it binds DONE.
+`turn` calls are made in a step, `pause_ns` lie between such steps, `wait_ns` before the first. `fresh`: each round
+binds others than the last.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from exonet.errors import ConflictError
 from libos_stacks.environment import Environment
 from libos_stacks.sink import Sink
 
-__all__ = ["DONE", "KINDS", "REGION", "Churner", "flow", "payload"]
+__all__ = ["DONE", "KINDS", "REGION", "Churner", "done", "flow", "payload"]
 
 REGION = "udp and dst net 10.7.1.0/24"
 DONE = "udp and dst host 10.7.1.255"
@@ -43,6 +44,11 @@ KINDS: dict[str, Callable[[int], str]] = {
 }
 
 
+def done(bindings: Iterable[Any]) -> bool:
+    """Has the churner that has these done all its rounds?"""
+    return any(binding.text == DONE for binding in bindings)
+
+
 class Churner(Sink):
     """See the module."""
 
@@ -58,7 +64,8 @@ class Churner(Sink):
         self.capability = self.gate.welcome().capability("filter", "bind")
         environment.patience = 0  # where nothing is to be consumed there is something else to do
         self.held: list[int] = []
-        self.next = self.round = self.due = 0
+        self.next = self.round = 0
+        self.due = self.gate.now() + int(options.get("wait_ns", 0))
 
     def step(self) -> bool:
         more = True

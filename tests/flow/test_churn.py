@@ -26,7 +26,7 @@ from exonet.kernel.environment import Environment
 from exonet.trace import EventLog
 from exonet.wire.pcap import PcapWire
 from tests.fakes.captures import pcap
-from tests.fakes.churner import DONE, KINDS, REGION, flow
+from tests.fakes.churner import DONE, KINDS, REGION, done, flow
 from tests.fakes.frames import HERE
 
 PATIENCE_NS = 60_000_000_000
@@ -95,7 +95,7 @@ class Share:
 def finish(machine: Machine, churner: Environment) -> None:
     """Runs until the churner says that it is done."""
     end = monotonic_ns() + PATIENCE_NS
-    while not any(binding.text == DONE for binding in machine.environments.bindings.of(churner.number)):
+    while not done(machine.environments.bindings.of(churner.number)):
         assert churner.alive, churner.end_reason
         assert monotonic_ns() < end, f"{len(machine.environments.bindings.of(churner.number))} bindings after 60 s"
         assert machine.run(machine.now() + LOOK_NS)
