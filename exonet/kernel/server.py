@@ -2,9 +2,9 @@
 """Serves the control sockets of the environments that are processes, and notices their death.
 
 `fileno()` is one descriptor for the machine's loop to watch: readable when `serve()` has something to do. serve()
-never blocks and its work is bounded: at most REQUESTS system calls per environment and call, and a budget per second
-beyond which the environment is not listened to for a while. A LibOS that does not read its replies, or sends what is
-no request, is at fault; MAX_FAULTS faults end it.
+never blocks and its work is bounded: at most REQUESTS system calls per environment and call, one each where PASS_NS
+are over (frames wait meanwhile), and a budget per second beyond which the environment is not listened to for a while.
+A LibOS that does not read its replies, or sends what is no request, is at fault; MAX_FAULTS faults end it.
 """
 
 import os
@@ -34,6 +34,7 @@ from exonet.kernel.syscalls import Answer, Dispatcher
 __all__ = ["Server"]
 
 REQUESTS = 8
+PASS_NS = 500_000
 MAX_FAULTS = 16
 BURST = 512
 PER_SECOND = 2000
@@ -69,6 +70,7 @@ class Server:
         self._now = now
         self._on_death = on_death
         self._clients: dict[int, _Client] = {}
+        self._until = 0
         self._epoll = select.epoll()
         self._timer = check(lib.exo_timer_open(), "the server's timer")
         self._epoll.register(self._timer, select.EPOLLIN)
@@ -94,6 +96,7 @@ class Server:
         passes 0.
         """
         ready = dict(self._epoll.poll(timeout))
+        self._until = self._now() + PASS_NS
         if ready.pop(self._timer, 0):
             self._wake_resting()
         for fd in sorted(ready):
@@ -131,6 +134,8 @@ class Server:
                 self._gone(client)
                 return
             self._request(client, message, flags)
+            if self._now() >= self._until:
+                return
 
     def _request(self, client: _Client, message: bytes, flags: int) -> None:
         """One message. Descriptors sent with it were closed by the system: there was no room for any (MSG_CTRUNC)."""

@@ -6,6 +6,7 @@ the time: shapes come, are compiled, go and come back, tables double and shrink,
 some binds are refused. EXONET_CHURN (a number) multiplies how much of it there is.
 """
 
+import gc
 import json
 import os
 import struct
@@ -28,6 +29,7 @@ from exonet.wire.pcap import PcapWire
 from tests.fakes.captures import pcap
 from tests.fakes.churner import DONE, KINDS, REGION, done, flow
 from tests.fakes.frames import HERE
+from tests.fakes.wire import ScriptWire
 
 PATIENCE_NS = 60_000_000_000
 LOOK_NS = 20_000_000
@@ -170,3 +172,13 @@ def test_churn_costs_no_other_binding_a_frame(
     assert bound <= count["removed"] <= bound + 2
     if available():
         assert count["compiled"] == count["shapes"] >= len(KINDS), count
+
+
+def test_no_full_collection_holds_up_a_running_machine() -> None:
+    """Python's would walk the objects of every binding, in the middle of a bind."""
+    before, seen = gc.get_threshold(), []
+    with ScriptWire(ends=False) as wire, Machine(MachineConfig(pages=64)) as machine:
+        machine.attach(wire, NicConfig())
+        machine.run(machine.now() + 250_000_000, lambda _: seen.append(gc.get_threshold()))
+    assert seen and all(each[:2] == before[:2] and each[2] > 1 << 30 for each in seen)
+    assert gc.get_threshold() == before

@@ -73,6 +73,25 @@ def test_the_kernel_s_wake_up_of_a_full_socket_returns_at_once(lab: Lab) -> None
             env.wake.send(b"\1", socket.MSG_DONTWAIT)
 
 
+def test_a_pass_that_has_had_its_time_serves_one_request_of_each(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """System calls that take long are not served one after the other while frames wait. These two ask without reading,
+    so there is always more to serve.
+    """
+    monkeypatch.setattr(server_module, "PASS_NS", 0)
+    envs = [lab.start("fill_sockets", name) for name in ("one", "two")]
+    for env in envs:
+        lab.said(env)
+    handled: list[str] = []
+    handle = lab.kernel.dispatcher.handle
+    lab.kernel.dispatcher.handle = lambda env, request: handled.append(env.name) or handle(env, request)
+    while any(env.alive for env in envs):
+        before = len(handled)
+        lab.server.serve(0.05)
+        served = handled[before:]
+        assert len(served) == len({*served})
+    assert all(handled.count(env.name) > 1 for env in envs)
+
+
 def test_a_flood_of_requests_gets_its_budget_and_no_more(lab: Lab) -> None:
     env = lab.start("flood")
     handled = []
