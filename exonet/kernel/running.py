@@ -76,6 +76,7 @@ class Runner:
 
     def add_inline(self, env: Environment, runtime: str) -> None:
         """Builds the LibOS of an inline environment in this process. LibOSError where it raises what is not ours."""
+        self._forget_ended()
         bound = None if self._compiler is None else self._compiler.poke
         gate = InlineGate(InlineKernel(self._dispatcher, env, bound))
         try:

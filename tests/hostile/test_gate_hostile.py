@@ -78,12 +78,10 @@ def test_a_pass_that_has_had_its_time_serves_one_request_of_each(lab: Lab, monke
     so there is always more to serve.
     """
     monkeypatch.setattr(server_module, "PASS_NS", 0)
-    envs = [lab.start("fill_sockets", name) for name in ("one", "two")]
-    for env in envs:
-        lab.said(env)
     handled: list[str] = []
     handle = lab.kernel.dispatcher.handle
     lab.kernel.dispatcher.handle = lambda env, request: handled.append(env.name) or handle(env, request)
+    envs = [lab.start("fill_sockets", name) for name in ("one", "two")]
     while any(env.alive for env in envs):
         before = len(handled)
         lab.server.serve(0.05)
