@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
 def refusals(explanation: Any) -> Iterator[str]:
     """Why the kernel would not bind the filter for a LibOS with the usual quota."""
     from exonet.kernel.capability import Quota
-    from exonet.kernel.regions import refuse_names
+    from exonet.kernel.names import refuse_names
 
     counts = {"conjuncts": len(explanation.conjuncts), "shapes": len(explanation.shapes)}
     yield from (f"conjunct {n}: {each.refused}" for n, each in enumerate(explanation.conjuncts, 1) if each.refused)

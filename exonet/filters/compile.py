@@ -21,7 +21,7 @@ from exonet.filters.libpcap import Libpcap, Program
 from exonet.filters.names import fixed_value
 from exonet.filters.simplify import simplify
 from exonet.filters.syntax import to_pcap
-from exonet.filters.template import Templates
+from exonet.filters.template import Filled, Templates
 from exonet.filters.walk import Undecomposable, Walk
 
 
@@ -53,10 +53,13 @@ def compile_filter(source: str | Expression, templates: Templates | None = None)
     try:
         conjuncts = decompose(Libpcap().compile(text), templates)
     except FilterError as error:
-        if str(source) != text:
-            raise FilterError(f'filter "{source}": {error}') from error
-        raise
+        raise of_source(error, source, text) from None
     return CompiledFilter(text, str(source), conjuncts)
+
+
+def of_source(error: FilterError, source: str | Expression, text: str) -> FilterError:
+    """The same error, which names what was written where that is not the text that libpcap had."""
+    return FilterError(f'filter "{source}": {error}') if str(source) != text else error
 
 
 def conjuncts_of(walk: Walk) -> tuple[Conjunct, ...]:
@@ -66,7 +69,21 @@ def conjuncts_of(walk: Walk) -> tuple[Conjunct, ...]:
 
 def decompose(program: Program, templates: Templates | None = None) -> tuple[Conjunct, ...]:
     """The conjuncts of a compiled program. FilterError with the reason where there are none."""
+    if templates:
+        return fill(program, templates).conjuncts
     try:
-        return templates.conjuncts(program) if templates else conjuncts_of(Walk(program.instructions))
+        return conjuncts_of(Walk(program.instructions))
     except Undecomposable as reason:
-        raise FilterError(f'filter "{program.text}": cannot be decomposed into conjuncts: {reason}') from reason
+        raise _undecomposable(program, reason) from reason
+
+
+def fill(program: Program, templates: Templates) -> Filled:
+    """Its conjuncts, made when they are asked for where a template has them. FilterError where there are none."""
+    try:
+        return templates.filled(program)
+    except Undecomposable as reason:
+        raise _undecomposable(program, reason) from reason
+
+
+def _undecomposable(program: Program, reason: Undecomposable) -> FilterError:
+    return FilterError(f'filter "{program.text}": cannot be decomposed into conjuncts: {reason}')

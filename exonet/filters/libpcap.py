@@ -62,13 +62,16 @@ class Instruction(NamedTuple):
 class Program:
     """A compiled filter: `text`, its `code` as the machine has it, and libpcap's own interpreter over it."""
 
-    __slots__ = ("_native", "_run", "code", "text")
+    __slots__ = ("_run", "code", "text")
 
     def __init__(self, run: Any, text: str, code: bytes) -> None:
         self.text = text
         self.code = code
         self._run = run
-        self._native = _FFI.from_buffer("struct bpf_insn[]", code)
+
+    @property
+    def _native(self) -> Any:
+        return _FFI.from_buffer("struct bpf_insn[]", self.code)
 
     @property
     def instructions(self) -> tuple[Instruction, ...]:
@@ -85,12 +88,23 @@ class Program:
 
 
 class Libpcap:
-    """The shared library, opened. MissingError where it is not installed."""
+    """The shared library, opened, with a handle for each snaplen asked for: of one thread. MissingError where it is
+    not installed.
+    """
 
-    __slots__ = ("_lib",)
+    __slots__ = ("_handles", "_lib", "_program")
 
     def __init__(self, names: tuple[str, ...] = SONAMES) -> None:
         self._lib = _opened(names)
+        self._handles: dict[int, Any] = {}
+        self._program = _FFI.new("struct bpf_program *")
+
+    def _handle(self, snaplen: int) -> Any:
+        handle = self._lib.pcap_open_dead(DLT_EN10MB, snaplen)
+        if handle == _FFI.NULL:
+            raise MemoryError("libpcap: out of memory")
+        self._handles[snaplen] = kept = _FFI.gc(handle, self._lib.pcap_close)
+        return kept
 
     @property
     def version(self) -> str:
@@ -101,19 +115,14 @@ class Libpcap:
         """Compiles pcap-filter(7) text for Ethernet. FilterError carries libpcap's own message."""
         if "\0" in text:
             raise FilterError(f"filter {text!r}: it holds a NUL character")
-        shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
         lib = self._lib
-        handle = lib.pcap_open_dead(DLT_EN10MB, snaplen)
-        if handle == _FFI.NULL:
-            raise MemoryError("libpcap: out of memory")
-        try:
-            program: Any = _FFI.new("struct bpf_program *")
-            if lib.pcap_compile(handle, program, text.encode(), int(optimize), NETMASK_UNKNOWN) != 0:
-                raise FilterError(f'filter "{shown}": {_text(_FFI.string(lib.pcap_geterr(handle)))}')
-            code = bytes(_FFI.buffer(program.bf_insns, program.bf_len * INSTRUCTION_BYTES))
-            lib.pcap_freecode(program)
-        finally:
-            lib.pcap_close(handle)
+        program: Any = self._program
+        handle = self._handles.get(snaplen) or self._handle(snaplen)
+        if lib.pcap_compile(handle, program, text.encode(), optimize, NETMASK_UNKNOWN) != 0:
+            shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+            raise FilterError(f'filter "{shown}": {_text(_FFI.string(lib.pcap_geterr(handle)))}')
+        code = _FFI.buffer(program.bf_insns, program.bf_len * INSTRUCTION_BYTES)[:]
+        lib.pcap_freecode(program)
         return Program(lib.bpf_filter, text, code)
 
 

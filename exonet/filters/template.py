@@ -18,7 +18,7 @@ from exonet.filters.conjunct import Conjunct, Term
 from exonet.filters.libpcap import Instruction, Program
 from exonet.filters.walk import Load, Walk
 
-__all__ = ["Templates"]
+__all__ = ["Filled", "Gap", "Hole", "Outline", "Template", "Templates"]
 
 Decompose = Callable[[Walk], tuple[Conjunct, ...]]
 SIZE = 8  # bytes of an instruction
@@ -27,7 +27,7 @@ KEPT = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class _Hole:
+class Hole:
     """The constant at byte `at` of a program, of as many bytes as the load that it is compared with."""
 
     at: int
@@ -47,16 +47,16 @@ class _Hole:
 
 
 #: A term without the values of holes, and which holes are in it.
-_Gap = tuple[Term, tuple[int, ...]]
+Gap = tuple[Term, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Outline:
-    """A conjunct with holes."""
+class Outline:
+    """A conjunct with holes: which of the template's stand in each term."""
 
     conjunct: Conjunct
-    box: tuple[_Gap, ...]
-    excluded: tuple[_Gap, ...]
+    box: tuple[Gap, ...]
+    excluded: tuple[Gap, ...]
 
     def filled(self, bits: Sequence[int]) -> Conjunct:
         excluded = _filled(self.excluded, bits)
@@ -65,7 +65,7 @@ class _Outline:
         return self.conjunct.with_values(_filled(self.box, bits), excluded)
 
 
-def _filled(gaps: Sequence[_Gap], bits: Sequence[int]) -> tuple[Term, ...]:
+def _filled(gaps: Sequence[Gap], bits: Sequence[int]) -> tuple[Term, ...]:
     if not gaps:
         return ()
     filled = []
@@ -79,7 +79,7 @@ def _filled(gaps: Sequence[_Gap], bits: Sequence[int]) -> tuple[Term, ...]:
     return tuple(filled)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Template:
     """A program but for the constants in its holes, and what it decomposes into. mask: zero where a hole is.
 
@@ -88,21 +88,45 @@ class Template:
 
     mask: int
     rest: int
-    holes: tuple[tuple[int, int, int], ...]  # first byte, end, shift
-    outlines: tuple[_Outline, ...]
+    holes: tuple[Hole, ...]
+    places: tuple[tuple[int, int, int], ...]  # of the holes: first byte, end, shift
+    outlines: tuple[Outline, ...]
     ranked: bool
 
-    def fits(self, code: int) -> bool:
-        return code & self.mask == self.rest
+    def varied(self, code: bytes, chosen: random.Random) -> bytes:
+        """The program with other values in its holes."""
+        other = bytearray(code)
+        for at, end, _shift in self.places:
+            other[at:end] = chosen.randbytes(end - at)
+        return bytes(other)
 
     def fill(self, code: bytes) -> tuple[Conjunct, ...]:
         """A constant's bytes, the lowest first, are the field's in reverse, and so is what an integer of a space is."""
         big: Literal["big"] = "big"
-        bits = [int.from_bytes(code[at:end], big) << shift for at, end, shift in self.holes]
+        bits = [int.from_bytes(code[at:end], big) << shift for at, end, shift in self.places]
         found = [outline.filled(bits) for outline in self.outlines]
         if not self.ranked:
             found.sort(key=lambda c: (c.rank, c.box, c.interval or (), c.excluded))
         return tuple(found)
+
+
+class Filled:
+    """A program's conjuncts, by its template where there is one; filled in when they are asked for."""
+
+    __slots__ = ("_conjuncts", "code", "template")
+
+    def __init__(
+        self, code: bytes, template: Template | None = None, conjuncts: tuple[Conjunct, ...] | None = None
+    ) -> None:
+        self.code = code
+        self.template = template
+        self._conjuncts = conjuncts
+
+    @property
+    def conjuncts(self) -> tuple[Conjunct, ...]:
+        if self._conjuncts is None:
+            self._conjuncts = self.template.fill(self.code) if self.template else ()
+        return self._conjuncts
 
 
 class Templates:
@@ -115,25 +139,30 @@ class Templates:
 
     def conjuncts(self, program: Program) -> tuple[Conjunct, ...]:
         """Of libpcap's program. Raises what the slow way does."""
+        return self.filled(program).conjuncts
+
+    def filled(self, program: Program) -> Filled:
+        """What `conjuncts` gives, but later. Raises what the slow way does, now."""
         code = program.code
         number = int.from_bytes(code, "little")
         kind = code[::SIZE] + code[2::SIZE] + code[3::SIZE]  # operations and jumps
         for template in self._known.get(kind, ()):
-            if template.fits(number):
-                return template.fill(code)
+            if number & template.mask == template.rest:
+                return Filled(code, template)
         walk = Walk(program.instructions)
         found = self._decompose(walk)
         template = self._made(program, walk, found)
-        if template.holes and self._holds(template, program):
+        known = bool(template.holes) and self._holds(template, program)
+        if known:
             if self._count >= KEPT:
                 self._known.clear()
                 self._count = 0
             self._known.setdefault(kind, []).append(template)
             self._count += 1
-        return found
+        return Filled(code, template if known else None, found)
 
     def _made(self, program: Program, walk: Walk, found: tuple[Conjunct, ...]) -> Template:
-        holes = tuple(_Hole(SIZE * pc + 4, load) for pc, load in sorted(walk.values_only().items()))
+        holes = tuple(Hole(SIZE * pc + 4, load) for pc, load in sorted(walk.values_only().items()))
         mask = (1 << 8 * len(program.code)) - 1
         for hole in holes:
             mask &= ~(hole.most << 8 * hole.at)
@@ -141,6 +170,7 @@ class Templates:
         return Template(
             mask,
             rest,
+            holes,
             tuple((hole.at, hole.at + hole.size, hole.shift) for hole in holes),
             tuple(_outline(conjunct, holes) for conjunct in found),
             len({conjunct.rank for conjunct in found}) == len(found),
@@ -150,24 +180,22 @@ class Templates:
         """Does it say what the slow way says, for other values too?"""
         chosen = random.Random(len(program.code))
         for _ in range(TRIALS):
-            code = bytearray(program.code)
-            for at, end, _shift in template.holes:
-                code[at:end] = chosen.randbytes(end - at)
+            code = template.varied(program.code, chosen)
             other = [Instruction(*fields) for fields in struct.iter_unpack("=HBBI", code)]
-            if self._decompose(Walk(other)) != template.fill(bytes(code)):
+            if self._decompose(Walk(other)) != template.fill(code):
                 return False
         return True
 
 
-def _outline(conjunct: Conjunct, holes: Sequence[_Hole]) -> _Outline:
-    return _Outline(
+def _outline(conjunct: Conjunct, holes: Sequence[Hole]) -> Outline:
+    return Outline(
         conjunct,
         tuple(_gap(term, holes) for term in conjunct.box),
         tuple(_gap(term, holes) for term in conjunct.excluded),
     )
 
 
-def _gap(term: Term, holes: Sequence[_Hole]) -> _Gap:
+def _gap(term: Term, holes: Sequence[Hole]) -> Gap:
     space, mask, value = term
     inside = []
     for i, hole in enumerate(holes):

@@ -80,7 +80,7 @@ class Binding:
             "binding": self.number,
             "port": self.port,
             "filter": self.text,
-            "conjuncts": len(self.filter.conjuncts),
+            "conjuncts": self.filter.count,
             "snoop": self.snoop,
             "capability": self.capability.identifier,
         }
@@ -136,16 +136,14 @@ class Bindings:
         token: the capability it is bound with; shown: further ones, by which owners of wider bindings consent to a
         narrower one. FilterError, DeniedError, ExhaustedError, ConflictError: nothing has changed then.
         """
-        wanted = source if type(source) is Prepared else self._filters.prepare(source)
-        if not wanted.conjuncts:
-            raise FilterError(f"filter {wanted.text!r}: it takes nothing: no frame on a wire can match it")
+        wanted = source if isinstance(source, Prepared) else self._filters.prepare(source)
         consents = self._authorise(env, wanted, port, token, shown, snoop)
         candidate = Binding(-1, env.number, env.name, port, wanted, consents[0], snoop)
         extras: dict[Binding, list[Any]] = {} if snoop else self._yielding(candidate, consents)
         holding = self._holdings.get(env.number)
         if holding is None:
             holding = self._holdings[env.number] = Holding()
-        candidate.charged, candidate.shapes = len(wanted.conjuncts), wanted.shapes
+        candidate.charged, candidate.shapes = wanted.count, wanted.shapes
         if extras:
             self._charge_extras(candidate, extras)
         fresh = holding.charge(env.quota, env.name, candidate.charged, candidate.shapes)
@@ -288,7 +286,7 @@ class Bindings:
         binding.breaker = self._authority.attach(binding.capability, partial(self._remove, binding))
         if self._events.listening:
             where = (binding.number, binding.env, binding.owner)
-            made = BindingMade(*where, binding.port, binding.text, len(binding.filter.conjuncts), binding.snoop)
+            made = BindingMade(*where, binding.port, binding.text, binding.filter.count, binding.snoop)
             self._events.write(made)
 
     def _put(self, binding: Binding, boxes: Iterable[Any]) -> None:

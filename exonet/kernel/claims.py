@@ -40,12 +40,19 @@ class Kind:
         return inner.guards[0] >= frame and (not ip4 or (inner.guards[2] == at and inner.guards[1] >= ip4))
 
 
+class Late(Protocol):
+    """Makes conjuncts when they are asked for."""
+
+    @property
+    def conjuncts(self) -> Sequence[Any]: ...
+
+
 class Claim:
     """A conjunct in the form of the index. low, high: bounds of its volume, 0 and infinity where nothing is known.
     rank: the demux asks lower ones first. shape: what it needs of the demux; equal ones are one object.
     """
 
-    __slots__ = ("box", "conjunct", "excluded", "high", "kind", "low", "rank", "shape", "values")
+    __slots__ = ("_box", "_conjunct", "_late", "excluded", "high", "kind", "low", "rank", "shape", "values")
 
     def __init__(
         self,
@@ -59,7 +66,8 @@ class Claim:
         high: float,
         rank: int,
     ) -> None:
-        self.conjunct = conjunct
+        self._conjunct = conjunct
+        self._late: tuple[Late, int] | None = None
         self.kind = kind
         self.values = values
         self.shape = shape
@@ -67,7 +75,36 @@ class Claim:
         self.low = low
         self.high = high
         self.rank = rank
-        self.box = {space: (mask, value) for (space, mask), value in zip(kind.masks, values, strict=True)}
+        self._box: dict[Space, tuple[int, int]] | None = None
+
+    def like(self, values: tuple[int, ...], late: "Late", place: int) -> "Claim":
+        """One that differs in values only. late: who makes its conjunct when somebody asks for it; place: which."""
+        found = Claim.__new__(Claim)
+        found._conjunct = found._box = None
+        found._late = (late, place)
+        found.kind = self.kind
+        found.values = values
+        found.shape = self.shape
+        found.excluded = self.excluded
+        found.low = self.low
+        found.high = self.high
+        found.rank = self.rank
+        return found
+
+    @property
+    def conjunct(self) -> Any:
+        if self._late is not None:
+            late, place = self._late
+            self._conjunct, self._late = late.conjuncts[place], None
+        return self._conjunct
+
+    @property
+    def box(self) -> dict[Space, tuple[int, int]]:
+        """Mask and value by space."""
+        if self._box is None:
+            pairs = zip(self.kind.masks, self.values, strict=True)
+            self._box = {space: (mask, value) for (space, mask), value in pairs}
+        return self._box
 
     def contains(self, other: "Claim") -> bool:
         """Is every frame of `other` in this one? Sufficient, not necessary."""

@@ -19,10 +19,10 @@ Box = tuple[Any, bool]
 
 class Prepared:
     """text: as it was written. claims: of the conjuncts that can take a unicast frame, the only ones that can be in
-    conflict (R2). shapes: the distinct ones. high: no less than the volume of its claims.
+    conflict (R2). count: of the conjuncts. shapes: the distinct ones. high: no less than the volume of its claims.
     """
 
-    __slots__ = ("__weakref__", "_box", "_boxes", "claims", "conjuncts", "high", "shapes", "text")
+    __slots__ = ("__weakref__", "_box", "_boxes", "_conjuncts", "claims", "count", "high", "shapes", "text")
 
     def __init__(
         self,
@@ -33,12 +33,18 @@ class Prepared:
         box: Callable[[Any], Box],
     ) -> None:
         self.text = text
-        self.conjuncts = tuple(conjuncts)
+        self._conjuncts = tuple(conjuncts)
+        self.count = len(self._conjuncts)
         self.claims = tuple(claims)
         self.shapes = tuple(shapes)
         self.high = sum(claim.high for claim in self.claims)
         self._box = box
         self._boxes: tuple[Box, ...] | None = None
+
+    @property
+    def conjuncts(self) -> tuple[Any, ...]:
+        """The most specific first."""
+        return self._conjuncts
 
     def boxes(self) -> tuple[Box, ...]:
         """FilterError where a conjunct does not fit the demux."""

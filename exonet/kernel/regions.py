@@ -5,66 +5,31 @@ Over `exonet.filters`. The conjuncts that are checked here are the objects that 
 authorised and what is installed cannot disagree (DESIGN §5).
 """
 
-import ipaddress
 import math
-import re
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
 from exonet.errors import FilterError
-from exonet.filters.compile import CompiledFilter, compile_filter
+from exonet.filters.compile import CompiledFilter, conjuncts_of, fill, of_source
 from exonet.filters.conjunct import FRAME, LENGTH, Conjunct, Term
 from exonet.filters.fields import Expression
 from exonet.filters.form import shape_of
+from exonet.filters.libpcap import Libpcap
+from exonet.filters.mould import groups_only
 from exonet.filters.region import Example, Nesting, Region, Relation, nesting, relation, separate
 from exonet.filters.syntax import to_pcap
+from exonet.filters.template import Filled, Templates
 from exonet.kernel.claims import Claim, Kind
+from exonet.kernel.names import Names
+from exonet.kernel.pattern import Patterns
 from exonet.kernel.prepared import Box, Prepared
 
 __all__ = ["Regions"]
 
 REMEMBERED = 512
 IP4_HEADERS = (14, 18, 22)  # where an IPv4 header may begin: untagged, behind a tag, behind two or PPPoE
-
-PCAP_WORDS = """
-and or not host net port portrange src dst gateway mask proto protochain ether link ppp slip fddi tr wlan ip ip6 arp
-rarp tcp udp sctp icmp icmp6 igmp igrp pim vrrp carp ah esp atalk aarp decnet iso stp ipx netbeui lat moprc mopdl
-clnp esis isis broadcast multicast less greater len vlan mpls pppoed pppoes geneve inbound outbound llc tcpflags
-icmptype icmpcode icmp6type icmp6code tcp-fin tcp-syn tcp-rst tcp-push tcp-ack tcp-urg tcp-ece tcp-cwr
-icmp-echoreply icmp-unreach icmp-sourcequench icmp-redirect icmp-echo icmp-routeradvert icmp-routersolicit
-icmp-timxceed icmp-paramprob icmp-tstamp icmp-tstampreply icmp-ireq icmp-ireqreply icmp-maskreq icmp-maskreply
-icmp6-destinationunreach icmp6-packettoobig icmp6-timeexceeded icmp6-parameterproblem icmp6-echo icmp6-echoreply
-icmp6-multicastlistenerquery icmp6-routersolicit icmp6-routeradvert icmp6-neighborsolicit icmp6-neighboradvert
-icmp6-redirect
-"""
-#: The words of pcap-filter(7) that are not looked up anywhere.
-KEYWORDS = frozenset(PCAP_WORDS.split())
-WORD = re.compile(r"[\w.:\-\\%]+")
-NUMBER = re.compile(r"\d+([.]\d+){0,3}|0[xX][0-9a-fA-F]+|\d+[:-]\d+|([0-9a-fA-F]{1,2}[:.-]){5}[0-9a-fA-F]{1,2}")
-SERVICE = ("port", "portrange", "proto", "protochain")
-
-
-def refuse_names(text: str) -> None:
-    """FilterError where a filter names a host or net: libpcap would ask the name service, and the kernel would wait.
-
-    Services and protocols by name are read from files; they may follow `port` and `proto`.
-    """
-    previous = ""
-    for found in WORD.findall(to_pcap(text)):
-        word = found.strip("-").lstrip("\\")
-        known = not word or word in KEYWORDS or NUMBER.fullmatch(word) or _is_ip6(word)
-        if not known and (previous not in SERVICE or "." in word):
-            raise FilterError(f"filter {text!r}: {word!r} is a name: addresses must be given as numbers")
-        previous = word
-
-
-def _is_ip6(word: str) -> bool:
-    try:
-        return bool(ipaddress.IPv6Address(word))
-    except ValueError:
-        return False
 
 
 class ShapeName:
@@ -81,11 +46,15 @@ class ShapeName:
 
 
 class Regions:
-    """`kernel.binding.Filters` by the real compiler; remembers the last texts it has compiled, and what is prepared as
-    long as anybody holds it.
+    """`kernel.binding.Filters` by the real compiler; remembers the last texts it has compiled, the templates of their
+    forms, and what is prepared as long as anybody holds it.
     """
 
     def __init__(self) -> None:
+        self._libpcap: Libpcap | None = None
+        self._names = Names()
+        self._templates = Templates(conjuncts_of)
+        self._patterns = Patterns(self._claim)
         self._compiled: dict[str, CompiledFilter] = {}
         self._prepared: WeakValueDictionary[str, Prepared] = WeakValueDictionary()
         self._kinds: WeakValueDictionary[Any, Kind] = WeakValueDictionary()
@@ -97,8 +66,7 @@ class Regions:
         """FilterError where it does not parse or decompose."""
         found = self._compiled.get(text)
         if found is None:
-            refuse_names(text)
-            found = compile_filter(text)
+            found = CompiledFilter(to_pcap(text), text, self._filled(text).conjuncts)
             if len(self._compiled) >= REMEMBERED:
                 self._compiled.clear()
             self._compiled[text] = found
@@ -111,13 +79,25 @@ class Regions:
         text = str(source)
         found = self._prepared.get(text)
         if found is None:
-            found = self._prepared[text] = self._prepare(text, self.compile(text).conjuncts)
+            filled = self._filled(text)
+            found = self._patterns.prepared(text, filled) or self._prepare(text, filled.conjuncts)
+            self._prepared[text] = found
             self._recent.append(found)
         return found
 
+    def _filled(self, source: str) -> Filled:
+        text = to_pcap(source)
+        try:
+            self._names.refuse(text)
+            if self._libpcap is None:
+                self._libpcap = Libpcap()
+            return fill(self._libpcap.compile(text), self._templates)
+        except FilterError as error:
+            raise of_source(error, source, text) from None
+
     def _prepare(self, text: str, conjuncts: tuple[Conjunct, ...]) -> Prepared:
         claims = [self._claim(conjunct) for conjunct in conjuncts]
-        single = [claim for claim in claims if not _groups_only(claim.conjunct)]
+        single = [claim for claim in claims if not groups_only(claim.conjunct)]
         return Prepared(text, conjuncts, single, tuple(dict.fromkeys(claim.shape for claim in claims)), _box)
 
     def _claim(self, conjunct: Conjunct) -> Claim:
@@ -193,7 +173,7 @@ class Regions:
 
 
 def _box(conjunct: Conjunct) -> Box:
-    return conjunct.to_native(0), _groups_only(conjunct)
+    return conjunct.to_native(0), groups_only(conjunct)
 
 
 def hull(conjunct: Conjunct) -> tuple[Term, ...]:
@@ -245,9 +225,4 @@ def volume(conjunct: Conjunct) -> tuple[float, float]:
 
 def unicast(conjuncts: Sequence[Conjunct]) -> tuple[Conjunct, ...]:
     """Those that can take a unicast frame: groups are shared by subscription (R2), so R4 is about these alone."""
-    return tuple(conjunct for conjunct in conjuncts if not _groups_only(conjunct))
-
-
-def _groups_only(conjunct: Conjunct) -> bool:
-    """Does it ask for the group bit, the lowest of the first byte?"""
-    return any(space == FRAME and mask & value & 1 for space, mask, value in conjunct.box)
+    return tuple(conjunct for conjunct in conjuncts if not groups_only(conjunct))

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT
+"""The mould: the native box of a conjunct that a template fills in, without the conjunct.
+
+Equal masks give equal layouts, so of a template's outline the whole `struct exo_conjunct` is known but for bytes that
+are copied from the program: a constant's bytes stand in it in the order in which a word of the box has them. The shape
+is known too, for one choice of the values that the dispatch decides on: `pins` says where a program has them.
+`Mould.all_of` makes none where anything else may depend on a value, and tries each on other values before it trusts
+it: byte for byte what `Conjunct.to_native` and `shape_of` say. Each cast is memory of its own.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from exonet.abi import ffi
+from exonet.errors import FilterError, UsageError
+from exonet.filters.conjunct import FRAME, Atom, Base, Conjunct
+from exonet.filters.form import shape_of
+from exonet.filters.template import Hole, Outline, Template
+
+__all__ = ["Mould", "groups_only", "pins"]
+
+#: The bytes of a frame whose values say more than which key it is: the group bit, and what the dispatch decides on.
+DECISIVE = (0, 12, 13, 20, 21, 23)
+TRIALS = 2
+ATOMS: int = ffi.offsetof("struct exo_conjunct", "atom")
+ATOM: int = ffi.sizeof("struct exo_atom")
+VALUE: int = ffi.offsetof("struct exo_atom", "value")
+
+#: Of the native box, and of the program: first byte and end.
+Copy = tuple[int, int, int, int]
+
+
+def groups_only(conjunct: Conjunct) -> bool:
+    """Does it ask for the group bit, the lowest of the first byte?"""
+    return any(space == FRAME and mask & value & 1 for space, mask, value in conjunct.box)
+
+
+def pins(template: Template) -> tuple[tuple[int, int], ...]:
+    """Which bytes of a program its moulds depend on: first and end of each constant."""
+    return tuple((hole.at, hole.at + hole.size) for hole in template.holes if _decisive(hole))
+
+
+@dataclass(frozen=True, slots=True)
+class Mould:
+    """One outline's. image: the native box as bytes; groups: only group frames are in it."""
+
+    image: bytes
+    copies: tuple[Copy, ...]
+    shape: bytes
+    groups: bool
+
+    def cast(self, code: bytes | bytearray) -> Any:
+        """The `struct exo_conjunct *` of a program that fits the template and has the pinned values."""
+        native = bytearray(self.image)
+        for at, end, first, last in self.copies:
+            native[at:end] = code[first:last]
+        return ffi.from_buffer("struct exo_conjunct *", native)
+
+    @classmethod
+    def all_of(cls, template: Template, code: bytes) -> "tuple[Mould, ...] | None":
+        """Those of a template's outlines, in their order, for programs that have what `code` has where it is pinned.
+        None: not by moulds.
+        """
+        if not template.ranked:
+            return None
+        try:
+            pairs = zip(template.outlines, template.fill(code), strict=True)
+            found = [cls._of(template.holes, outline, conjunct) for outline, conjunct in pairs]
+            return tuple(found) if _tried(template, code, found) else None
+        except (FilterError, UsageError, _Unsuited):
+            return None
+
+    @classmethod
+    def _of(cls, holes: Sequence[Hole], outline: Outline, conjunct: Conjunct) -> "Mould":
+        if conjunct.interval or any(inside for _, inside in outline.excluded):
+            raise _Unsuited
+        copies: list[Copy] = []
+        for _, inside in outline.box:
+            for hole in inside:
+                if not _decisive(holes[hole]):
+                    copies += _copies(holes[hole], conjunct.atoms)
+        image = bytes(ffi.buffer(conjunct.to_native(0)))
+        return cls(image, tuple(copies), shape_of(conjunct), groups_only(conjunct))
+
+
+class _Unsuited(Exception):
+    """More than the bytes of its words depends on the values."""
+
+
+def _tried(template: Template, code: bytes, moulds: Sequence[Mould]) -> bool:
+    """Do they say what the slow way says, for other values too?"""
+    chosen = random.Random(len(code))
+    for _ in range(TRIALS):
+        other = bytearray(template.varied(code, chosen))
+        for at, end in pins(template):
+            other[at:end] = code[at:end]
+        for conjunct, mould in zip(template.fill(bytes(other)), moulds, strict=True):
+            if (
+                ffi.buffer(mould.cast(other))[:] != ffi.buffer(conjunct.to_native(0))[:]
+                or mould.shape != shape_of(conjunct)
+                or mould.groups != groups_only(conjunct)
+            ):
+                return False
+    return True
+
+
+def _decisive(hole: Hole) -> bool:
+    return hole.load[0] < 0 or (hole.load[0] == FRAME and any(at in DECISIVE for at in _bytes(hole)))
+
+
+def _bytes(hole: Hole) -> range:
+    """Where its field lies in its space."""
+    return range(hole.load[1], hole.load[1] + hole.size)
+
+
+def _copies(hole: Hole, atoms: Sequence[Atom]) -> list[Copy]:
+    """Which bytes of the box are which of the constant: a run for each word that the field has a part in. Both have a
+    number's lowest byte first, and the field and the word the highest.
+    """
+    base = Base.IP4 if hole.load[0] else Base.FRAME
+    places = {atom.offset: i for i, atom in enumerate(atoms) if atom.base is base}
+    copies: list[Copy] = []
+    source = hole.at
+    for at in reversed(_bytes(hole)):
+        target = ATOMS + ATOM * places[at & ~3] + VALUE + 3 - (at & 3)
+        if copies and copies[-1][1] == target and copies[-1][3] == source:
+            copies[-1] = (copies[-1][0], target + 1, copies[-1][2], source + 1)
+        else:
+            copies.append((target, target + 1, source, source + 1))
+        source += 1
+    return copies

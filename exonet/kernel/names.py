@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: MIT
+"""Names in filters: those that libpcap would ask the name service for are refused, or the kernel would wait for it.
+
+Services and protocols by name are read from files; they may follow `port` and `proto`.
+"""
+
+import re
+import socket
+
+from exonet.errors import FilterError
+from exonet.filters.syntax import to_pcap
+
+__all__ = ["Names", "refuse_names"]
+
+PCAP_WORDS = """
+and or not host net port portrange src dst gateway mask proto protochain ether link ppp slip fddi tr wlan ip ip6 arp
+rarp tcp udp sctp icmp icmp6 igmp igrp pim vrrp carp ah esp atalk aarp decnet iso stp ipx netbeui lat moprc mopdl
+clnp esis isis broadcast multicast less greater len vlan mpls pppoed pppoes geneve inbound outbound llc tcpflags
+icmptype icmpcode icmp6type icmp6code tcp-fin tcp-syn tcp-rst tcp-push tcp-ack tcp-urg tcp-ece tcp-cwr
+icmp-echoreply icmp-unreach icmp-sourcequench icmp-redirect icmp-echo icmp-routeradvert icmp-routersolicit
+icmp-timxceed icmp-paramprob icmp-tstamp icmp-tstampreply icmp-ireq icmp-ireqreply icmp-maskreq icmp-maskreply
+icmp6-destinationunreach icmp6-packettoobig icmp6-timeexceeded icmp6-parameterproblem icmp6-echo icmp6-echoreply
+icmp6-multicastlistenerquery icmp6-routersolicit icmp6-routeradvert icmp6-neighborsolicit icmp6-neighboradvert
+icmp6-redirect
+"""
+#: The words of pcap-filter(7) that are not looked up anywhere.
+KEYWORDS = frozenset(PCAP_WORDS.split())
+WORD = re.compile(r"[\w.:\-\\%]+")
+NUMBER = re.compile(r"\d+([.]\d+){0,3}|0[xX][0-9a-fA-F]+|\d+[:-]\d+|([0-9a-fA-F]{1,2}[:.-]){5}[0-9a-fA-F]{1,2}")
+SERVICE = ("port", "portrange", "proto", "protochain")
+REMEMBERED = 4096
+LONGEST = 64
+
+
+class Names:
+    """Which words are none, as far as they have been met: texts of known words and numbers are passed at once."""
+
+    def __init__(self) -> None:
+        self._safe: set[str] = set()
+
+    def refuse(self, text: str) -> None:
+        """FilterError where pcap-filter text names a host or net.
+
+        A part between blanks that passes by itself passes after any other, for what stands before a word can only
+        make it pass.
+        """
+        safe, number = self._safe, NUMBER.fullmatch
+        for part in set(text.split()) - safe:
+            if not number(part) and not _is_ip6(part):
+                break
+        else:
+            return
+        _refuse(text, text)
+        for part in set(text.split()) - safe:
+            if len(part) <= LONGEST and not number(part) and _passes(part):
+                if len(safe) >= REMEMBERED:
+                    safe.clear()
+                safe.add(part)
+
+
+def refuse_names(source: str) -> None:
+    """FilterError where a filter in either language names a host or net."""
+    _refuse(to_pcap(source), source)
+
+
+def _passes(part: str) -> bool:
+    try:
+        _refuse(part, part)
+    except FilterError:
+        return False
+    return True
+
+
+def _refuse(text: str, shown: str) -> None:
+    previous = ""
+    for found in WORD.findall(text):
+        word = found.strip("-").lstrip("\\")
+        known = not word or word in KEYWORDS or NUMBER.fullmatch(word) or _is_ip6(word)
+        if not known and (previous not in SERVICE or "." in word):
+            raise FilterError(f"filter {shown!r}: {word!r} is a name: addresses must be given as numbers")
+        previous = word
+
+
+def _is_ip6(word: str) -> bool:
+    if ":" not in word:
+        return False
+    try:
+        return bool(socket.inet_pton(socket.AF_INET6, word))
+    except (OSError, ValueError):
+        return False

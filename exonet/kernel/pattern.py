@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: MIT
+"""The pattern: what filters of one template have in common as the kernel sees them, so that one more of them is
+prepared by copying its values into place.
+
+A template (filters/template.py) and its moulds (filters/mould.py) know conjuncts and native boxes; a pattern adds the
+claims: kind, shape, volume and rank depend on masks alone, so they are those of the conjunct it was made from.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from exonet.filters.mould import Mould, pins
+from exonet.filters.template import Filled, Template
+from exonet.kernel.claims import Claim
+from exonet.kernel.prepared import Box, Prepared
+
+__all__ = ["Patterns"]
+
+KEPT_TEMPLATES = 1024
+KEPT_CHOICES = 16
+
+#: Of a constant: which of a claim's values it is in; its first byte and end in the program; its shift there.
+_Add = tuple[int, int, int, int]
+
+
+class Cast(Prepared):
+    """A filter by its pattern. Its conjuncts are made when somebody asks for them."""
+
+    __slots__ = ("_filled", "_moulds")
+
+    def __init__(self, text: str, filled: Filled, pattern: "Pattern", claims: tuple[Claim, ...]) -> None:
+        self.text = text
+        self.claims = claims
+        self.count = len(pattern.moulds)
+        self.shapes = pattern.shapes
+        self.high = pattern.high
+        self._boxes = None
+        self._filled = filled
+        self._moulds = pattern.moulds
+
+    @property
+    def conjuncts(self) -> tuple[Any, ...]:
+        return self._filled.conjuncts
+
+    def boxes(self) -> tuple[Box, ...]:
+        if self._boxes is None:
+            code = self._filled.code
+            self._boxes = tuple([(mould.cast(code), mould.groups) for mould in self._moulds])
+        return self._boxes
+
+
+class Pattern:
+    """models: the claims of one filter of the template, by which those of others are made."""
+
+    __slots__ = ("_parts", "high", "moulds", "shapes")
+
+    def __init__(self, template: Template, moulds: Sequence[Mould], models: Sequence[Claim]) -> None:
+        self.moulds = tuple(moulds)
+        self.shapes = tuple(dict.fromkeys(claim.shape for claim in models))
+        single = [place for place, mould in enumerate(moulds) if not mould.groups]
+        self.high = sum(models[place].high for place in single)
+        self._parts = tuple((place, models[place], *_values(template, place, models[place])) for place in single)
+
+    def prepared(self, text: str, filled: Filled) -> Prepared:
+        code = filled.code
+        claims = []
+        for place, model, known, adds in self._parts:
+            values = list(known)
+            for which, at, end, shift in adds:
+                values[which] |= int.from_bytes(code[at:end], "big") << shift
+            claims.append(model.like(tuple(values), filled, place))
+        return Cast(text, filled, self, tuple(claims))
+
+
+def _values(template: Template, place: int, model: Claim) -> tuple[tuple[int, ...], tuple[_Add, ...]]:
+    """What is the same in all, and what each takes from its program."""
+    pinned = pins(template)
+    known, adds = list(model.values), []
+    for which, (_, holes) in enumerate(template.outlines[place].box):
+        for hole in (template.holes[each] for each in holes):
+            at, end = hole.at, hole.at + hole.size
+            if (at, end) not in pinned:
+                known[which] &= ~(hole.most << hole.shift)
+                adds.append((which, at, end, hole.shift))
+    return tuple(known), tuple(adds)
+
+
+class _Choices:
+    """The patterns of a template, by what its programs have where it is pinned; None: not by one."""
+
+    __slots__ = ("found", "pins")
+
+    def __init__(self, template: Template) -> None:
+        self.pins = pins(template)
+        self.found: dict[bytes, Pattern | None] = {}
+
+
+class Patterns:
+    """Those met so far. `claim`: of a conjunct, the slow way."""
+
+    def __init__(self, claim: Callable[[Any], Claim]) -> None:
+        self._claim = claim
+        self._known: dict[Template, _Choices] = {}
+
+    def prepared(self, text: str, filled: Filled) -> Prepared | None:
+        """The filter, where a pattern has it."""
+        template, code = filled.template, filled.code
+        if template is None:
+            return None
+        choices = self._known.get(template)
+        if choices is None:
+            if len(self._known) >= KEPT_TEMPLATES:
+                self._known.clear()
+            choices = self._known[template] = _Choices(template)
+        chosen = b"".join([code[at:end] for at, end in choices.pins])
+        pattern = choices.found.get(chosen)
+        if pattern is None:
+            if chosen in choices.found:
+                return None
+            if len(choices.found) >= KEPT_CHOICES:
+                choices.found.clear()
+            pattern = choices.found[chosen] = self._made(template, filled)
+        return pattern.prepared(text, filled) if pattern else None
+
+    def _made(self, template: Template, filled: Filled) -> Pattern | None:
+        moulds = Mould.all_of(template, filled.code)
+        if moulds is None:
+            return None
+        return Pattern(template, moulds, [self._claim(conjunct) for conjunct in template.fill(filled.code)])
