@@ -30,6 +30,7 @@ MOST_EXACT = 256
 #: Of a port's shapes the last quarter is kept for environments that hold few.
 CROWDED = lib.EXO_MAX_SHAPES * 3 // 4
 FEW_SHAPES = 8
+SNOOP: int = lib.EXO_BIND_SNOOP
 
 
 class Claimant(Protocol):
@@ -172,12 +173,15 @@ class Bindings:
         index = self._claims.get(candidate.port)
         if index is None:
             return {}
-        near = index.near(candidate.claims)
-        if len(near) > 1:
-            near.sort(key=lambda binding: binding.serial)
+        near = index.near(candidate.filter.claims)
+        if not near:
+            return {}
         extras: dict[Binding, dict[Any, None]] = {}
         hard = 0
-        for other in near:
+        for other in sorted(near, key=_age) if len(near) > 1 else near:
+            if near[other]:
+                self._consent(candidate, other, consents)
+                continue
             found = quick(candidate.filter, other.filter)
             if found is None:
                 hard += 1
@@ -221,7 +225,9 @@ class Bindings:
         """May the candidate take frames from a wider binding? Its owner may, whoever shows the owner's capability,
         and whom the operator granted the narrower region.
         """
-        if candidate.env == other.env or any(
+        if candidate.env == other.env:
+            return
+        if any(
             self._authority.descends(each, other.capability.identifier)
             or self._authority.yields(other.capability, each)
             for each in consents
@@ -257,24 +263,12 @@ class Bindings:
 
     def _install(self, binding: Binding, extras: dict[Binding, list[Any]]) -> None:
         """The effects, between two bursts; where one fails, every one of them is taken back."""
-        boxes = binding.filter.boxes()
-        binding.number = self._machine.new_binding(
-            binding.env, binding.port, lib.EXO_BIND_SNOOP if binding.snoop else 0
+        flags = SNOOP if binding.snoop else 0
+        binding.number = self._machine.bind(
+            binding.env, binding.port, flags, binding.filter.boxes(), self._filters.stamp
         )
-        others = [owner for owner in extras if owner is not binding]
-        try:
-            self._put(binding, boxes)
-            for owner, more in extras.items():
-                self._put(owner, [self._filters.box(conjunct) for conjunct in more if conjunct not in owner.extra])
-        except Exception:
-            self._machine.unbind(binding.number)
-            for owner in others:
-                self._renew(owner)
-            raise
-        for owner, more in extras.items():
-            for conjunct in more:
-                owner.extra[conjunct] = owner.extra.get(conjunct, 0) + 1
-        binding.caused = {owner: extras[owner] for owner in others}
+        if extras:
+            self._install_extras(binding, extras)
         self._serial += 1
         binding.serial = self._serial
         self._live[binding.number] = binding
@@ -288,6 +282,22 @@ class Bindings:
             where = (binding.number, binding.env, binding.owner)
             made = BindingMade(*where, binding.port, binding.text, binding.filter.count, binding.snoop)
             self._events.write(made)
+
+    def _install_extras(self, binding: Binding, extras: dict[Binding, list[Any]]) -> None:
+        """What others hold because of a new binding; where that fails, it goes again, too."""
+        others = [owner for owner in extras if owner is not binding]
+        try:
+            for owner, more in extras.items():
+                self._put(owner, [self._filters.box(conjunct) for conjunct in more if conjunct not in owner.extra])
+        except Exception:
+            self._machine.unbind(binding.number)
+            for owner in others:
+                self._renew(owner)
+            raise
+        for owner, more in extras.items():
+            for conjunct in more:
+                owner.extra[conjunct] = owner.extra.get(conjunct, 0) + 1
+        binding.caused = {owner: extras[owner] for owner in others}
 
     def _put(self, binding: Binding, boxes: Iterable[Any]) -> None:
         for box in boxes:
@@ -342,6 +352,10 @@ class Bindings:
     def describe(self, env: int | None = None) -> list[dict[str, Any]]:
         live = self._live.values() if env is None else self.of(env)
         return [binding.describe() for binding in live]
+
+
+def _age(binding: Binding) -> int:
+    return binding.serial
 
 
 def _without(candidate: Binding, other: Binding) -> str:

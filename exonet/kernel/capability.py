@@ -194,20 +194,20 @@ class Authority:
         """The capability of a token that this kernel made and that is not revoked, whoever shows it; else
         DeniedError.
         """
-        mac, body = token[:MAC_BYTES], token[MAC_BYTES:]
-        if not hmac.compare_digest(mac, self._mac(body)):
-            raise DeniedError(f"capability of {len(token)} bytes: not one that this kernel granted")
-        capability = self._parsed.get(body) or self._parse(body)
+        capability = self._parsed.get(token) or self._parse(token)
         record = self._records.get(capability.identifier)
         if record is None or record.capability.epoch != capability.epoch:
             raise DeniedError(f"{capability}: revoked")
         return capability
 
-    def _parse(self, body: bytes) -> Capability:
-        """What bytes say that are this kernel's own does not change: only whether it still holds."""
+    def _parse(self, token: bytes) -> Capability:
+        """What a token says that is this kernel's own, MAC and all, does not change: only whether it still holds."""
+        mac, body = token[:MAC_BYTES], token[MAC_BYTES:]
+        if not hmac.compare_digest(mac, self._mac(body)):
+            raise DeniedError(f"capability of {len(token)} bytes: not one that this kernel granted")
         if len(self._parsed) >= REMEMBERED:
             self._parsed.clear()
-        capability = self._parsed[body] = Capability.parse(body)
+        capability = self._parsed[token] = Capability.parse(body)
         return capability
 
     # Making

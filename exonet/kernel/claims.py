@@ -171,7 +171,7 @@ Projection = dict[tuple[int, ...], dict[Entry, None]]
 class _Meeting:
     """How a claim of one group asks another group."""
 
-    __slots__ = ("group", "mine", "projected", "settled", "theirs")
+    __slots__ = ("group", "inside", "mine", "projected", "settled", "theirs")
 
     def __init__(self, asking: Kind, group: "_Group") -> None:
         mine, theirs = dict(asking.masks), group.kind.masks
@@ -182,9 +182,11 @@ class _Meeting:
         self.theirs: Pick = tuple((other, mask) for _, other, mask in common)
         #: The group's own table will not do.
         self.projected = [mask for _, _, mask in common] != [mask for _, mask in theirs]
+        #: What is met is around the asking claim: by masks and guards alone.
+        self.inside = not self.projected and group.kind.plain and asking.plain and group.kind.admits(asking)
         #: What is met is inside the asking claim: by masks and guards alone.
-        inside = len(common) == len(asking.masks) and all(mine[asking.masks[o][0]] == mask for o, _, mask in common)
-        self.settled = self.projected and inside and asking.plain and asking.admits(group.kind)
+        around = len(common) == len(asking.masks) and all(mine[asking.masks[o][0]] == mask for o, _, mask in common)
+        self.settled = self.projected and around and asking.plain and asking.admits(group.kind)
 
 
 class _Group:
@@ -266,11 +268,14 @@ class Claims:
             if not group.entries:
                 self._rest(claim.kind)
 
-    def near(self, claims: Iterable[Claim]) -> list[Any]:
-        """Every owner that may hold frames of these claims in another way than strictly inside one of them."""
-        found: dict[Owner, None] = {}
+    def near(self, claims: Sequence[Claim]) -> dict[Any, bool]:
+        """Every owner that may hold frames of these claims in another way than strictly inside one of them; and
+        whether it is seen that they are strictly inside its own, and asked first.
+        """
+        found: dict[Owner, bool] = {}
+        single = len(claims) == 1
         for claim in claims:
-            values = claim.values
+            values, high, rank = claim.values, claim.high, claim.rank
             for meeting in self._group(claim.kind).meetings.values():
                 group = meeting.group
                 if not group.entries or (meeting.settled and claim.low > group.most):
@@ -280,9 +285,15 @@ class Claims:
                     met: Iterable[Entry] = group.projection(meeting.theirs).get(key, ())
                 else:
                     met = group.table.get(key, ())
-                for entry in met:
-                    found[entry[0]] = None
-        return list(found)
+                for owner, other in met:
+                    found[owner] = (
+                        single
+                        and meeting.inside
+                        and high < other.low
+                        and rank < other.rank
+                        and len(owner.claims) == 1
+                    )
+        return found
 
     def _group(self, kind: Kind) -> _Group:
         found = self._groups.get(kind)

@@ -5,7 +5,7 @@ typed.
 One Protocol, so that syscalls, bindings and environments can be tested over a fake; `NativeMachine` is the real one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -13,6 +13,8 @@ from exonet.abi import check, ffi, lib
 from exonet.kernel.localside import LocalSide
 
 __all__ = ["MachinePort", "NativeMachine"]
+
+SNOOP: int = lib.EXO_BIND_SNOOP
 
 
 class MachinePort(Protocol):
@@ -30,7 +32,9 @@ class MachinePort(Protocol):
 
     def drain(self, number: int, first: int, count: int) -> None: ...
     def wake_at(self, number: int, ns: int) -> None: ...
-    def new_binding(self, env: int, port: int, flags: int) -> int: ...
+    def bind(self, env: int, port: int, flags: int, boxes: Sequence[Any], stamp: Callable[[Any, int], Any]) -> int:
+        """A new binding with its conjuncts; where one is refused, without it."""
+
     def insert(self, port: int, snoop: bool, conjunct: Any) -> None: ...
     def clear(self, port: int, snoop: bool, binding: int) -> None: ...
     def shapes(self, port: int, snoop: bool) -> int: ...
@@ -75,9 +79,17 @@ class NativeMachine:
     def wake_at(self, number: int, ns: int) -> None:
         lib.exo_machine_wake_at(self.native, number, ns)
 
-    def new_binding(self, env: int, port: int, flags: int) -> int:
+    def bind(self, env: int, port: int, flags: int, boxes: Sequence[Any], stamp: Callable[[Any, int], Any]) -> int:
         number: int = lib.exo_machine_binding(self.native, env, port, flags)
-        return number if number >= 0 else check(number, f"environment {env}: a binding on port {port}")
+        if number < 0:
+            check(number, f"environment {env}: a binding on port {port}")
+        demux = lib.exo_machine_demux(self.native, port, flags & SNOOP)
+        for box in boxes:
+            code = lib.exo_demux_insert(demux, stamp(box, number))
+            if code < 0:
+                lib.exo_machine_unbind(self.native, number)
+                check(code, f"binding {number}: a conjunct")
+        return number
 
     def insert(self, port: int, snoop: bool, conjunct: Any) -> None:
         """A conjunct into the demux of a port, or into the one of its snoop bindings."""

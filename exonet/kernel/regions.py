@@ -130,7 +130,7 @@ class Regions:
         """
         if outer is inner:
             return True
-        seen = len(inner.claims) == len(inner.conjuncts)
+        seen = len(inner.claims) == inner.count
         for claim in inner.claims if seen else ():
             for own in outer.claims:
                 if own.contains(claim):

@@ -3,7 +3,7 @@
 over toy fields.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -170,6 +170,16 @@ class FakeMachine:
     def new_binding(self, env: int, port: int, flags: int) -> int:
         number, self.next_binding = self.next_binding, self.next_binding + 1
         self.demux[number] = [env, port, flags]
+        return number
+
+    def bind(self, env: int, port: int, flags: int, boxes: Sequence[Any], stamp: Callable[[Any, int], Any]) -> int:
+        number = self.new_binding(env, port, flags)
+        try:
+            for box in boxes:
+                self.insert(port, flags & lib.EXO_BIND_SNOOP != 0, stamp(box, number))
+        except ExhaustedError:
+            self.unbind(number)
+            raise
         return number
 
     def insert(self, port: int, snoop: bool, conjunct: Any) -> None:
