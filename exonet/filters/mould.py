@@ -26,6 +26,7 @@ DECISIVE = (0, 12, 13, 20, 21, 23)
 TRIALS = 2
 ATOMS: int = ffi.offsetof("struct exo_conjunct", "atom")
 ATOM: int = ffi.sizeof("struct exo_atom")
+NATIVE = ffi.typeof("struct exo_conjunct *")
 VALUE: int = ffi.offsetof("struct exo_atom", "value")
 
 #: Of the native box, and of the program: first byte and end.
@@ -56,7 +57,7 @@ class Mould:
         native = bytearray(self.image)
         for at, end, first, last in self.copies:
             native[at:end] = code[first:last]
-        return ffi.from_buffer("struct exo_conjunct *", native)
+        return ffi.from_buffer(NATIVE, native)
 
     @classmethod
     def all_of(cls, template: Template, code: bytes) -> "tuple[Mould, ...] | None":

@@ -159,10 +159,11 @@ class Bindings:
     ) -> list[Capability]:
         right = Right.SNOOP if snoop else Right.BIND
         scope = Scope(port=port, region=wanted.text)
-        return [
-            check(self._authority, each, holder=env.number, resource=Resource.FILTER, right=right, scope=scope)
-            for each in (token, *shown)
-        ]
+        authority, number, over = self._authority, env.number, Resource.FILTER
+        consents = [check(authority, token, holder=number, resource=over, right=right, scope=scope)]
+        for each in shown:
+            consents.append(check(authority, each, holder=number, resource=over, right=right, scope=scope))
+        return consents
 
     def _yielding(self, candidate: Binding, consents: list[Capability]) -> dict[Binding, list[Any]]:
         """R4 against every other binding of the port. Returns the conjuncts that narrower bindings need beside their

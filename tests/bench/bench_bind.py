@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""Binding: what one more prepared filter costs while ten thousand are live, and what a hundred thousand hold."""
+"""Binding: what one more filter costs while ten thousand are live, prepared or from text, and what a hundred thousand
+hold.
+"""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from exonet.abi import check, ffi, lib
 from exonet.errors import RunError
+from exonet.filters.libpcap import Libpcap
 from exonet.hardware.nic import NicConfig
 from exonet.kernel.binding import Bindings
 from exonet.kernel.boot import Machine, MachineConfig
@@ -42,6 +45,25 @@ def connected(number: int) -> str:
     return f"tcp and src host {source} and dst host 10.0.0.1 and src port {1024 + number % 50_000} and dst port 80"
 
 
+def listener(number: int) -> str:
+    """A UDP listener of that number."""
+    return f"udp and dst host 10.0.{1 + (number >> 15)}.1 and dst port {1024 + number % 32768}"
+
+
+def connected6(number: int) -> str:
+    """The 4-tuple of that number over IPv6."""
+    source = f"2001:db8::{1 + (number >> 16):x}:{number & 0xFFFF:x}"
+    return f"tcp and src host {source} and dst host 2001:db8::1 and src port {1024 + number % 50_000} and dst port 80"
+
+
+#: Filters that are bound from text: name, text by number, whether it has a target.
+TEXTS = (
+    ("TCP IPv4 4-tuple", connected, True),
+    ("UDP listener", listener, True),
+    ("TCP IPv6 4-tuple", connected6, False),
+)
+
+
 def hold(desk: Desk, count: int) -> int:
     """`count` connected sockets in the C core alone. Returns the bytes that it holds for them."""
     native = desk.machine.native
@@ -59,18 +81,18 @@ def hold(desk: Desk, count: int) -> int:
     return int(lib.exo_demux_bytes(demux)) + int(lib.exo_machine_binding_bytes(native))
 
 
-def with_desk(use: Callable[[Desk], Iterator[Figure]]) -> Iterator[Figure]:
+def with_desk(use: Callable[[Desk], Iterator[Figure]], region: str | None = REGION) -> Iterator[Figure]:
     here, there = cable()
     with here, there, Machine(MachineConfig(pages=64)) as machine:
         port = machine.attach(here, NicConfig(promiscuous=True))
         env = machine.environments.open("web", Mode.INLINE, quota=QUOTA)
-        scope = Scope(port=port, region=REGION)
+        scope = Scope(port=port, region=region)
         token = machine.environments.grant(env, Resource.FILTER, Right.BIND | Right.GRANT, scope)
         yield from use(Desk(machine, env, token))
 
 
 def bind(context: Context) -> Iterator[Figure]:
-    """A prepared filter of a known shape bound and unbound, 10,000 live; bytes in C of 100,000 bindings"""
+    """A filter of a known shape, prepared or as text, bound and unbound, 10,000 live; bytes in C of 100,000 bindings"""
 
     def timed(desk: Desk) -> Iterator[Figure]:
         live = context.size(LIVE, 50)
@@ -96,11 +118,41 @@ def bind(context: Context) -> Iterator[Figure]:
         target = None if context.toy else Target(200, at_most=True)
         yield Figure("C memory per binding", "bytes", (hold(desk, count) / count,), target, {"bindings": count})
 
+    def texts(desk: Desk) -> Iterator[Figure]:
+        live, rounds = context.size(LIVE, 50), context.size(1_000, 20)
+        for number in range(live):
+            desk.bindings.bind(desk.env, connected(number), desk.token)
+        for name, text, aimed in TEXTS:
+            desk.bindings.bind(desk.env, text(live), desk.token)
+            whole, own = [], []
+            for turn, _ in enumerate(context.repeat()):
+                written = [text(live + 1 + turn * rounds + number) for number in range(rounds)]
+                whole.append(churn(desk, written)[0])
+                own.append(compiled(written))
+            more = tuple(a - b for a, b in zip(whole, own, strict=True))
+            details = {"live": len(desk.bindings), "filter": text(live)}
+            yield Figure(f"bind from text, {name}", "us", tuple(whole), None, details)
+            yield Figure(f"libpcap's compile, {name}", "us", tuple(own))
+            target = Target(20, at_most=True) if aimed else None
+            yield Figure(f"bind from text beyond libpcap's compile, {name}", "us", more, target)
+
     yield from with_desk(timed)
+    yield from with_desk(texts, "udp or tcp")
     yield from with_desk(held)
 
 
-def churn(desk: Desk, fresh: list[Prepared]) -> tuple[float, float]:
+def compiled(texts: list[str]) -> float:
+    """libpcap's own compile of each, by a handle that stays open: the median in us."""
+    library, taken = Libpcap(), []
+    clock = time.perf_counter_ns
+    for each in texts:
+        start = clock()
+        library.compile(each)
+        taken.append(clock() - start)
+    return sorted(taken)[len(taken) // 2] / 1000
+
+
+def churn(desk: Desk, fresh: Sequence[Prepared | str]) -> tuple[float, float]:
     """Binds each and unbinds all: medians in us."""
     made, ended, numbers = [], [], []
     bindings, env, token = desk.bindings, desk.env, desk.token

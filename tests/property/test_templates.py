@@ -6,12 +6,16 @@ import re
 
 import pytest
 
+from exonet.abi import ffi
 from exonet.errors import FilterError
 from exonet.filters.compile import compile_filter, conjuncts_of
 from exonet.filters.conjunct import Conjunct
+from exonet.filters.form import shape_of
 from exonet.filters.libpcap import Libpcap
 from exonet.filters.template import Templates
 from exonet.filters.walk import Undecomposable, Walk
+from exonet.kernel.prepared import Prepared
+from exonet.kernel.regions import Regions
 from tests.filter_list import DECOMPOSE
 
 CONNECTED = "tcp and src host {}.{}.{}.{} and src port {} and dst host 10.7.0.2 and dst port {}"
@@ -86,3 +90,52 @@ def test_values_that_matter_are_no_holes(known: str, other: str) -> None:
     for text in (known, other, known):
         program = Libpcap().compile(text)
         assert templates.conjuncts(program) == conjuncts_of(Walk(program.instructions))
+
+
+def seen(prepared: Prepared) -> tuple[object, ...]:
+    """All that a bind takes from a filter."""
+    claims = [
+        (c.kind.masks, c.kind.guards, c.kind.plain, c.values, c.shape.shape, c.excluded, c.low, c.high, c.rank, c.box)  # type: ignore[attr-defined]
+        for c in prepared.claims
+    ]
+    boxes = [(ffi.buffer(native)[:], groups) for native, groups in prepared.boxes()]
+    shapes = [shape.shape for shape in prepared.shapes]  # type: ignore[attr-defined]
+    return claims, boxes, shapes, prepared.high, prepared.count, prepared.conjuncts
+
+
+@pytest.mark.parametrize("text", [*DECOMPOSE, CONNECTED.format(10, 0, 0, 1, 5, 80), "ip6 host ::5 and udp dst port 53"])
+def test_a_filter_by_its_pattern_is_what_its_conjuncts_say(text: str) -> None:
+    """Native boxes and shapes byte for byte, and the claims."""
+    chosen, fast, slow = random.Random(3), Regions(), Regions()
+    for attempt in range(3):
+        wanted = text if attempt == 0 else other_values(text, chosen)
+        try:
+            conjuncts = compile_filter(wanted).conjuncts
+            expected = seen(slow._prepare(wanted, conjuncts))
+            found = fast.prepare(wanted)
+        except FilterError:  # these numbers make no filter, or it names a host
+            continue
+        assert seen(found) == expected
+        assert [c.conjunct for c in found.claims] == [c for c in conjuncts if c in [o.conjunct for o in found.claims]]
+        assert {shape_of(c) for c in conjuncts} == {shape.shape for shape in found.shapes}  # type: ignore[attr-defined]
+
+
+def test_values_that_the_dispatch_decides_on_have_patterns_of_their_own() -> None:
+    """Equal programs but for a constant, which is the ethertype or the protocol, and the group bit."""
+    fast, slow = Regions(), Regions()
+    texts = [
+        f"ether[12:2] = {kind} and ether[0] = {first} and ether[23] = {p}"
+        for kind in (0x800, 0x806, 0x86DD, 5)
+        for first in (0, 1, 2)
+        for p in (6, 17, 200)
+    ]
+    for text in texts * 2:
+        assert seen(fast.prepare(text)) == seen(slow._prepare(text, compile_filter(text).conjuncts)), text
+
+
+def test_a_connected_socket_is_prepared_by_a_pattern(monkeypatch: pytest.MonkeyPatch) -> None:
+    regions = Regions()
+    regions.prepare(CONNECTED.format(10, 0, 0, 1, 5, 80))
+    monkeypatch.setattr(Conjunct, "to_native", lambda *_: pytest.fail("made the slow way"))
+    monkeypatch.setattr(Conjunct, "__init__", lambda *_: pytest.fail("made the slow way"))
+    assert len(regions.prepare(CONNECTED.format(10, 0, 0, 2, 6, 81)).boxes()) == 1
