@@ -92,6 +92,7 @@ class Template:
     places: tuple[tuple[int, int, int], ...]  # of the holes: first byte, end, shift
     outlines: tuple[Outline, ...]
     ranked: bool
+    length: int  # of the program, in bytes
 
     def varied(self, code: bytes, chosen: random.Random) -> bytes:
         """The program with other values in its holes."""
@@ -174,6 +175,7 @@ class Templates:
             tuple((hole.at, hole.at + hole.size, hole.shift) for hole in holes),
             tuple(_outline(conjunct, holes) for conjunct in found),
             len({conjunct.rank for conjunct in found}) == len(found),
+            len(program.code),
         )
 
     def _holds(self, template: Template, program: Program) -> bool:

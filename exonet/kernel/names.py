@@ -45,8 +45,8 @@ class Names:
         make it pass.
         """
         safe, number = self._safe, NUMBER.fullmatch
-        for part in set(text.split()) - safe:
-            if not number(part) and not _is_ip6(part):
+        for part in text.split():
+            if part not in safe and not part.isdecimal() and not number(part) and not _is_ip6(part):
                 break
         else:
             return

@@ -6,6 +6,7 @@ A template (filters/template.py) and its moulds (filters/mould.py) know conjunct
 claims: kind, shape, volume and rank depend on masks alone, so they are those of the conjunct it was made from.
 """
 
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,8 +20,9 @@ __all__ = ["Patterns"]
 KEPT_TEMPLATES = 1024
 KEPT_CHOICES = 16
 
-#: Of a constant: which of a claim's values it is in; its first byte and end in the program; its shift there.
+#: Of a constant: its first byte in the program; which of a claim's values it is in, its shift there, its bytes.
 _Add = tuple[int, int, int, int]
+LETTERS = {1: "B", 2: "H", 4: "I"}
 
 
 class Cast(Prepared):
@@ -64,25 +66,36 @@ class Pattern:
     def prepared(self, text: str, filled: Filled) -> Prepared:
         code = filled.code
         claims = []
-        for place, model, known, adds in self._parts:
+        for place, model, known, adds, unpack in self._parts:
             values = list(known)
-            for which, at, end, shift in adds:
-                values[which] |= int.from_bytes(code[at:end], "big") << shift
+            for (which, shift), bits in zip(adds, unpack(code), strict=True):
+                values[which] |= bits << shift
             claims.append(model.like(tuple(values), filled, place))
         return Cast(text, filled, self, tuple(claims))
 
 
-def _values(template: Template, place: int, model: Claim) -> tuple[tuple[int, ...], tuple[_Add, ...]]:
-    """What is the same in all, and what each takes from its program."""
+def _values(
+    template: Template, place: int, model: Claim
+) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...], Callable[[bytes], tuple[int, ...]]]:
+    """What is the same in all, where each puts what it takes from its program, and how to take that: a constant's
+    bytes, the lowest first, are the field's in reverse, and so is what an integer of a space is.
+    """
     pinned = pins(template)
-    known, adds = list(model.values), []
+    known = list(model.values)
+    adds: list[_Add] = []
     for which, (_, holes) in enumerate(template.outlines[place].box):
         for hole in (template.holes[each] for each in holes):
             at, end = hole.at, hole.at + hole.size
             if (at, end) not in pinned:
                 known[which] &= ~(hole.most << hole.shift)
-                adds.append((which, at, end, hole.shift))
-    return tuple(known), tuple(adds)
+                adds.append((at, which, hole.shift, hole.size))
+    adds.sort()
+    layout, end = ">", 0
+    for at, _, _, size in adds:
+        layout += f"{at - end}x{LETTERS[size]}"
+        end = at + size
+    layout += f"{template.length - end}x"
+    return tuple(known), tuple((which, shift) for _, which, shift, _ in adds), struct.Struct(layout).unpack
 
 
 class _Choices:
