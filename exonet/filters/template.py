@@ -24,6 +24,8 @@ Decompose = Callable[[Walk], tuple[Conjunct, ...]]
 SIZE = 8  # bytes of an instruction
 TRIALS = 2
 KEPT = 1024
+#: So many of one operations and jumps: more of them would be of a form whose other constants are no holes.
+MOST_ALIKE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +149,14 @@ class Templates:
         code = program.code
         number = int.from_bytes(code, "little")
         kind = code[::SIZE] + code[2::SIZE] + code[3::SIZE]  # operations and jumps
-        for template in self._known.get(kind, ()):
+        alike = self._known.get(kind, ())
+        for template in alike:
             if number & template.mask == template.rest:
                 return Filled(code, template)
         walk = Walk(program.instructions)
         found = self._decompose(walk)
+        if len(alike) >= MOST_ALIKE:
+            return Filled(code, None, found)
         template = self._made(program, walk, found)
         known = bool(template.holes) and self._holds(template, program)
         if known:

@@ -139,3 +139,11 @@ def test_a_connected_socket_is_prepared_by_a_pattern(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Conjunct, "to_native", lambda *_: pytest.fail("made the slow way"))
     monkeypatch.setattr(Conjunct, "__init__", lambda *_: pytest.fail("made the slow way"))
     assert len(regions.prepare(CONNECTED.format(10, 0, 0, 2, 6, 81)).boxes()) == 1
+
+
+def test_a_form_whose_values_matter_makes_few_templates() -> None:
+    slow = Counting()
+    templates = Templates(slow)
+    for low in range(1000, 1100):
+        compile_filter(f"tcp dst portrange {low}-3000 and dst host 10.0.0.1", templates)
+    assert sum(map(len, templates._known.values())) == 16 and slow.walks == 3 * 16 + 84
