@@ -72,18 +72,12 @@ def decompose(program: Program, templates: Templates | None = None) -> tuple[Con
     if templates:
         return fill(program, templates).conjuncts
     try:
-        return conjuncts_of(Walk(program.instructions))
+        found = templates.conjuncts(program) if templates else conjuncts_of(Walk(program.instructions))
     except Undecomposable as reason:
-        raise _undecomposable(program, reason) from reason
-
-
-def fill(program: Program, templates: Templates) -> Filled:
-    """Its conjuncts, made when they are asked for where a template has them. FilterError where there are none."""
-    try:
-        return templates.filled(program)
-    except Undecomposable as reason:
-        raise _undecomposable(program, reason) from reason
-
-
-def _undecomposable(program: Program, reason: Undecomposable) -> FilterError:
-    return FilterError(f'filter "{program.text}": cannot be decomposed into conjuncts: {reason}')
+        raise FilterError(f'filter "{program.text}": cannot be decomposed into conjuncts: {reason}') from reason
+    if not found:
+        raise FilterError(
+            f'filter "{program.text}": it takes no frame: what it asks for is in no Ethernet frame (a direction, an '
+            "interface, a number out of range)"
+        )
+    return found

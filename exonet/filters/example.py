@@ -20,8 +20,8 @@ MIN_FRAME = 60
 
 
 def _filled(known: tuple[int, int], filling: bytes, length: int) -> bytes:
-    """The known bits over a filling."""
-    mask, value = known
+    """The known bits over a filling, as far as `length` bytes reach."""
+    mask, value = (bits & (1 << 8 * length) - 1 for bits in known)
     rest = int.from_bytes(filling[:length].ljust(length, b"\0"), "little") & ~mask
     return (rest | value).to_bytes(length, "little")
 

@@ -4,8 +4,6 @@
 Every frame lies against the end of its mapping, before a page that nobody may touch: a read too far ends the test run.
 """
 
-import ctypes
-import mmap
 import random
 from collections.abc import Sequence
 
@@ -13,51 +11,12 @@ import pytest
 
 from exonet.abi import NO_OWNER, ffi, lib
 from exonet.filters.compile import compile_filter
-from exonet.filters.form import Form
 from exonet.filters.libpcap import Libpcap
-from exonet.filters.native import NativeCode, compile_form
 from tests.demux_box import Demux, Frame, made_frames, mutate, sample_frames
 from tests.filter_list import DECOMPOSE
+from tests.guarded import Codes, Guarded
 
 pytest.importorskip("llvmlite", reason="llvmlite is not installed: there is no native code to test")
-
-PAGE = mmap.PAGESIZE
-LONGEST = 65535
-
-
-class Guarded:
-    """Room for one frame that ends where the readable memory does."""
-
-    def __init__(self) -> None:
-        self._pages = (LONGEST + PAGE - 1) // PAGE
-        self._map = mmap.mmap(-1, (self._pages + 1) * PAGE)
-        self._view = ffi.from_buffer(self._map)
-        self._end = int(ffi.cast("uintptr_t", self._view)) + self._pages * PAGE
-        libc = ctypes.CDLL(None, use_errno=True)
-        assert libc.mprotect(ctypes.c_void_p(self._end), ctypes.c_size_t(PAGE), 0) == 0
-
-    def place(self, data: bytes) -> object:
-        start = self._pages * PAGE - len(data)
-        self._map[start : start + len(data)] = data
-        return ffi.cast("uint8_t *", self._end - len(data))
-
-
-class Codes:
-    """Probes by form: made once for all tests of this file."""
-
-    def __init__(self) -> None:
-        self._made: dict[Form, NativeCode] = {}
-
-    def install(self, demux: Demux) -> int:
-        """Native code for every shape; returns how many there are."""
-        native, shapes = ffi.new("struct exo_form *"), 0
-        for place in range(lib.EXO_MAX_SHAPES):
-            if lib.exo_demux_form(demux.native, place, native) >= 0:
-                form = Form.of(native)
-                code = self._made.setdefault(form, self._made.get(form) or compile_form(form))
-                assert code.install(demux.native)
-                shapes += 1
-        return shapes
 
 
 @pytest.fixture(scope="module")
