@@ -4,8 +4,8 @@
 The question is a box and the conjuncts ("holes") to stay out of: of each hole at least one bit must differ, or an
 excluded term must hold, or the frame must be too short for it. `_search` picks the hole with the fewest ways out and
 tries each, disjointly. Offsets after an IPv4 header are first taken as bytes of their own: if that has no answer,
-nothing has. If it has, the search is repeated for each header length with all offsets in the frame, so absolute and
-relative offsets that are the same bytes agree. ExhaustedError where the quota of steps ends first: the caller must
+nothing has. If it has, the search is repeated for each header length (and for frames too short to say one) with all
+offsets in the frame, so absolute and relative offsets that are the same bytes agree. ExhaustedError where the quota of steps ends first: the caller must
 refuse. An interval is taken apart into prefixes first, as late and as few as may be.
 """
 
@@ -32,6 +32,8 @@ MAX_FRAME = 65535
 HEADER_LENGTHS = (20, *range(24, 64, 4), *range(0, 20, 4))
 
 Box = dict[int, tuple[int, int]]
+#: Of the IPv4 header at each of these bytes; None: the frame ends before the byte that says it.
+Lengths = Mapping[int, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,14 +156,17 @@ def _spaces(conjuncts: Sequence[Conjunct]) -> set[int]:
     return {conjunct.ip4_at for conjunct in conjuncts if conjunct.ip4_bytes}
 
 
-def _resolved(conjunct: Conjunct, lengths: Mapping[int, int]) -> _Hole | None:
+def _resolved(conjunct: Conjunct, lengths: Lengths) -> _Hole | None:
     """The conjunct with all offsets in the frame, given the lengths of IPv4 headers; None: it takes no such frame."""
     box = conjunct.bits
     at = conjunct.ip4_at
     if not conjunct.ip4_bytes:
         return _Hole(box, conjunct.excluded, _needs(conjunct))
-    end = at + lengths[at]
-    nibble = {FRAME: (15 << 8 * at, lengths[at] // 4 << 8 * at)}
+    length = lengths[at]
+    if length is None:
+        return None
+    end = at + length
+    nibble = {FRAME: (15 << 8 * at, length // 4 << 8 * at)}
     if clash(box, nibble):
         return None
     box = meet(box, nibble)
@@ -197,9 +202,10 @@ def _meet_all(holes: Sequence[_Hole]) -> _Piece | None:
     return _Piece(box, tuple(excluded), low, {})
 
 
-def _concrete(wanted: Sequence[_Hole], holes: Sequence[_Hole], budget: _Budget) -> Witness | None:
-    """A frame in all of `wanted` and none of `holes`, all offsets being in the frame."""
-    piece = _meet_all(wanted)
+def _concrete(wanted: Sequence[_Hole], holes: Sequence[_Hole], high: int, budget: _Budget) -> Witness | None:
+    """A frame shorter than `high` in all of `wanted` and none of `holes`, all offsets being in the frame."""
+    met = _meet_all(wanted)
+    piece = met and met.shorter(FRAME, high)
     if piece is None:
         return None
     obstacles = [*holes, *(_as_hole(term) for term in piece.excluded)]
@@ -290,21 +296,23 @@ def _solve(wanted: Sequence[Conjunct], outside: Sequence[Conjunct], budget: _Bud
     if _search(start, loose, budget) is None:
         return None
     spaces = sorted(_spaces((*wanted, *near)))
-    for chosen in product(HEADER_LENGTHS, repeat=len(spaces)):
+    for chosen in product((*HEADER_LENGTHS, None), repeat=len(spaces)):
         lengths = dict(zip(spaces, chosen, strict=True))
         held = [_resolved(conjunct, lengths) for conjunct in wanted]
         if any(hole is None for hole in held):
             continue
         fixed = [_fix_lengths(lengths), *(hole for hole in held if hole)]
         holes = [hole for conjunct in near if (hole := _resolved(conjunct, lengths))]
-        found = _concrete(fixed, holes, budget)
+        high = min((at + 1 for at, length in lengths.items() if length is None), default=MAX_FRAME + 1)
+        found = _concrete(fixed, holes, high, budget)
         if found is not None:
             return found
     return None
 
 
-def _fix_lengths(lengths: Mapping[int, int]) -> _Hole:
+def _fix_lengths(lengths: Lengths) -> _Hole:
     box: Box = {}
     for at, length in lengths.items():
-        box = meet(box, {FRAME: (15 << 8 * at, length // 4 << 8 * at)})
+        if length is not None:
+            box = meet(box, {FRAME: (15 << 8 * at, length // 4 << 8 * at)})
     return _Hole(box, (), {FRAME: byte_length(box.get(FRAME, (0, 0))[0])})

@@ -118,6 +118,32 @@ def test_r13_a_shorter_frame_lies_outside_a_longer_guard():
     assert difference(long, short) is None
 
 
+def test_r13_a_frame_too_short_for_an_ip_header_lies_outside_what_looks_behind_one():
+    """`wanted` looks at no header, and some of its frames end before the byte that says how long one is."""
+    wanted = Conjunct.of({0: (1, 1)})
+    long = Conjunct.of({}, frame_bytes=15)
+    behind = Conjunct.of({0: (0xFF << 8 * 23, 6 << 8 * 23), 14: (0xFF, 80)}, frame_bytes=60)
+    tagged = Conjunct.of({18: (0xFF, 80)}, frame_bytes=60, ip4_at=18)
+    assert wanted and long and behind and tagged
+    for outside in ((long, behind), (long, behind, tagged), (long, tagged)):
+        assert not Region(outside).covers([wanted])
+        found = difference([wanted], outside)
+        assert found is not None and 0 < len(found.frame) < 15
+    between = Conjunct.of({}, frame_bytes=18)
+    longer = Conjunct.of({0: (0xFF << 8 * 14, 0x45 << 8 * 14)}, frame_bytes=16)
+    assert between and longer
+    found = difference([longer], (between, behind, tagged))
+    assert found is not None and len(found.frame) in (16, 17)
+    assert Region((long, behind)).covers([longer])
+
+
+def test_the_example_of_a_difference_may_end_before_the_bits_that_matter():
+    wanted, outside = Conjunct.of({}), Conjunct.of({0: (1 << 8 * 40, 0)}, frame_bytes=60)
+    assert wanted and outside
+    found = difference([wanted], [outside])
+    assert found is not None and wanted.matches(found.frame) and not outside.matches(found.frame)
+
+
 def test_the_quota_refuses_instead_of_guessing():
     chosen = random.Random(3)
     cubes = []
