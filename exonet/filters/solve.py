@@ -5,8 +5,8 @@ The question is a box and the conjuncts ("holes") to stay out of: of each hole a
 excluded term must hold, or the frame must be too short for it. `_search` picks the hole with the fewest ways out and
 tries each, disjointly. Offsets after an IPv4 header are first taken as bytes of their own: if that has no answer,
 nothing has. If it has, the search is repeated for each header length (and for frames too short to say one) with all
-offsets in the frame, so absolute and relative offsets that are the same bytes agree. ExhaustedError where the quota of steps ends first: the caller must
-refuse. An interval is taken apart into prefixes first, as late and as few as may be.
+offsets in the frame, so absolute and relative offsets that are the same bytes agree. ExhaustedError where the quota of
+steps ends first: the caller must refuse. An interval is taken apart into prefixes first, as late and as few as may be.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
