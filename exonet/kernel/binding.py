@@ -147,9 +147,12 @@ class Bindings:
         candidate.charged, candidate.shapes = wanted.count, wanted.shapes
         if extras:
             self._charge_extras(candidate, extras)
-        fresh = holding.charge(env.quota, env.name, candidate.charged, candidate.shapes)
-        if fresh and len(holding.shapes) + fresh > FEW_SHAPES:
-            self._leave_some(env, holding, candidate, fresh)
+        try:
+            fresh = holding.charge(env.quota, env.name, candidate.charged, candidate.shapes)
+            if fresh and len(holding.shapes) + fresh > FEW_SHAPES:
+                self._leave_some(env, holding, candidate, fresh)
+        except ExhaustedError as error:
+            raise ExhaustedError(f"filter {wanted.text!r}: {error}") from error
         self._install(candidate, extras)
         holding.add(candidate.number, candidate, candidate.charged, candidate.shapes)
         return candidate

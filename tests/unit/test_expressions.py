@@ -8,11 +8,12 @@ from collections.abc import Iterable
 import pytest
 
 from exonet.errors import ExonetError, FilterError
-from exonet.filters.compile import CompiledFilter, compile_filter
+from exonet.filters.compile import CompiledFilter
 from exonet.filters.libpcap import Libpcap
 from exonet.filters.native import available
 from exonet.filters.region import overlap
 from exonet.kernel.capability import Quota
+from exonet.kernel.regions import Regions
 from tests.conftest import ROOT
 from tests.demux_box import Demux, mutate, sample_frames
 from tests.expressions import every
@@ -46,7 +47,7 @@ def compiled_by_libpcap(texts: Iterable[str]) -> list[str]:
 
 def bind(text: str) -> tuple[CompiledFilter, Demux]:
     """As a LibOS would with its usual quota, on a port that is empty."""
-    compiled, demux, quota = compile_filter(text), Demux(), Quota()
+    compiled, demux, quota = Regions().compile(text), Demux(), Quota()
     demux.bind(0, compiled.conjuncts)
     quota.charge("conjuncts", 0, len(compiled.conjuncts), "libos")
     quota.charge("shapes", 0, demux.shapes, "libos")
@@ -107,6 +108,16 @@ def test_r05_every_expression_of_libpcaps_tests_means_what_it_means(part: int, a
             assert example and program.matches(example.frame, example.wire_len), (text, conjunct)
         taken += 0 < sum(wanted) < len(wanted)
     assert taken > 0.85 * len(every()) / 8
+
+
+@pytest.mark.parametrize(
+    "text",
+    ("host i", "llc and host ui", "port ftp or host foo", "port ftp or foo.example.com", "port http and src foo",
+     "ip6 host fe80::1%eth0", "host 1.2.3.4 or foo", "abcdef000003.de"),
+)  # fmt: skip
+def test_a_name_that_would_be_resolved_is_refused(text: str) -> None:
+    with pytest.raises(FilterError, match=f"{re.escape(text)}.*is a name"):
+        bind(text)
 
 
 @pytest.mark.parametrize("text", sorted(REFUSED))
