@@ -45,7 +45,7 @@ icmp6-redirect sca es-is is-is l1 l2 iih lsp snp csnp psnp ifindex
 #: The words of pcap-filter(7) that are not looked up anywhere.
 KEYWORDS = frozenset(PCAP_WORDS.split())
 #: What may follow `llc`; elsewhere such a word is a name.
-LLC_KINDS = frozenset("i s u rr rnr rej ui ua disc dm sabme test xid frmr".split())
+LLC_KINDS = frozenset(("i", "s", "u", "rr", "rnr", "rej", "ui", "ua", "disc", "dm", "sabme", "test", "xid", "frmr"))
 JOINING = ("and", "or", "not")
 WORD = re.compile(r"[\w.:\-\\]+")
 NUMBER = re.compile(
