@@ -142,7 +142,7 @@ class Fuzz:
         try:
             return compile_filter(text, self._templates), program
         except FilterError as reason:
-            empty = "it takes no frame" in str(reason)
+            empty = "it takes nothing" in str(reason)
             self.counts["take no frame" if empty else "do not decompose"] += 1
             return None
 

@@ -129,9 +129,6 @@ def lines(explanation: Any, code: list[dict[str, str]]) -> Iterator[str]:
     if filter.source != filter.text:
         yield f"  as pcap-filter: {filter.text}"
     conjuncts, shapes = len(explanation.conjuncts), len(explanation.shapes)
-    if not conjuncts:
-        yield "  it takes nothing: 0 conjuncts"
-        return
     yield f"  {counted(conjuncts, 'conjunct')} in {counted(shapes, 'shape')}"
     yield f"  {compiling(shapes)}"
     for number, each in enumerate(explanation.conjuncts, 1):

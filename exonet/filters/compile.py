@@ -72,12 +72,31 @@ def decompose(program: Program, templates: Templates | None = None) -> tuple[Con
     if templates:
         return fill(program, templates).conjuncts
     try:
-        found = templates.conjuncts(program) if templates else conjuncts_of(Walk(program.instructions))
+        found = conjuncts_of(Walk(program.instructions))
     except Undecomposable as reason:
-        raise FilterError(f'filter "{program.text}": cannot be decomposed into conjuncts: {reason}') from reason
+        raise _undecomposable(program, reason) from reason
     if not found:
-        raise FilterError(
-            f'filter "{program.text}": it takes no frame: what it asks for is in no Ethernet frame (a direction, an '
-            "interface, a number out of range)"
-        )
+        raise _takes_nothing(program)
     return found
+
+
+def fill(program: Program, templates: Templates) -> Filled:
+    """Its conjuncts, made when they are asked for where a template has them. FilterError where there are none."""
+    try:
+        filled = templates.filled(program)
+    except Undecomposable as reason:
+        raise _undecomposable(program, reason) from reason
+    if filled.empty:
+        raise _takes_nothing(program)
+    return filled
+
+
+def _takes_nothing(program: Program) -> FilterError:
+    return FilterError(
+        f'filter "{program.text}": it takes nothing: what it asks for is in no Ethernet frame (a direction, an '
+        "interface, a number out of range)"
+    )
+
+
+def _undecomposable(program: Program, reason: Undecomposable) -> FilterError:
+    return FilterError(f'filter "{program.text}": cannot be decomposed into conjuncts: {reason}')

@@ -126,6 +126,10 @@ class Filled:
         self._conjuncts = conjuncts
 
     @property
+    def empty(self) -> bool:
+        return not (self.template.outlines if self.template else self._conjuncts)
+
+    @property
     def conjuncts(self) -> tuple[Conjunct, ...]:
         if self._conjuncts is None:
             self._conjuncts = self.template.fill(self.code) if self.template else ()

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Names in filters: those that libpcap would ask the name service for are refused, or the kernel would wait for it.
 
-Services and protocols by name are read from files; they may follow `port` and `proto`.
+Services and protocols by name are read from files; they may follow `port` and `proto`, and stand for `port` again where
+they are joined to such: `port ftp or ftp-data`.
 """
 
 import re
@@ -21,12 +22,18 @@ icmp-echoreply icmp-unreach icmp-sourcequench icmp-redirect icmp-echo icmp-route
 icmp-timxceed icmp-paramprob icmp-tstamp icmp-tstampreply icmp-ireq icmp-ireqreply icmp-maskreq icmp-maskreply
 icmp6-destinationunreach icmp6-packettoobig icmp6-timeexceeded icmp6-parameterproblem icmp6-echo icmp6-echoreply
 icmp6-multicastlistenerquery icmp6-routersolicit icmp6-routeradvert icmp6-neighborsolicit icmp6-neighboradvert
-icmp6-redirect
+icmp6-redirect sca es-is is-is l1 l2 iih lsp snp csnp psnp ifindex
 """
 #: The words of pcap-filter(7) that are not looked up anywhere.
 KEYWORDS = frozenset(PCAP_WORDS.split())
-WORD = re.compile(r"[\w.:\-\\%]+")
-NUMBER = re.compile(r"\d+([.]\d+){0,3}|0[xX][0-9a-fA-F]+|\d+[:-]\d+|([0-9a-fA-F]{1,2}[:.-]){5}[0-9a-fA-F]{1,2}")
+#: What may follow `llc`; elsewhere such a word is a name.
+LLC_KINDS = frozenset(("i", "s", "u", "rr", "rnr", "rej", "ui", "ua", "disc", "dm", "sabme", "test", "xid", "frmr"))
+JOINING = ("and", "or", "not")
+WORD = re.compile(r"[\w.:\-\\]+")
+NUMBER = re.compile(
+    r"\d+([.]\d+){0,3}|0[xX][0-9a-fA-F]+|\d*[:-]\d+|([0-9a-fA-F]{1,2}[:.-]){5}[0-9a-fA-F]{1,2}"
+    r"|([0-9a-fA-F]{4}[.]){2}[0-9a-fA-F]{4}|[0-9a-fA-F]{12}"
+)
 SERVICE = ("port", "portrange", "proto", "protochain")
 REMEMBERED = 4096
 LONGEST = 64
@@ -41,8 +48,7 @@ class Names:
     def refuse(self, text: str) -> None:
         """FilterError where pcap-filter text names a host or net.
 
-        A part between blanks that passes by itself passes after any other, for what stands before a word can only
-        make it pass.
+        A part between blanks that passes by itself is of known words and numbers, which pass wherever they stand.
         """
         safe, number = self._safe, NUMBER.fullmatch
         for part in text.split():
@@ -72,12 +78,14 @@ def _passes(part: str) -> bool:
 
 
 def _refuse(text: str, shown: str) -> None:
-    previous = ""
+    previous, service = "", False
     for found in WORD.findall(text):
         word = found.strip("-").lstrip("\\")
         known = not word or word in KEYWORDS or NUMBER.fullmatch(word) or _is_ip6(word)
-        if not known and (previous not in SERVICE or "." in word):
+        if not known and not (service and "." not in word) and not (previous == "llc" and word in LLC_KINDS):
             raise FilterError(f"filter {shown!r}: {word!r} is a name: addresses must be given as numbers")
+        if word in KEYWORDS and word not in JOINING:
+            service = word in SERVICE
         previous = word
 
 

@@ -31,53 +31,6 @@ __all__ = ["Regions"]
 REMEMBERED = 512
 IP4_HEADERS = (14, 18, 22)  # where an IPv4 header may begin: untagged, behind a tag, behind two or PPPoE
 
-PCAP_WORDS = """
-and or not host net port portrange src dst gateway mask proto protochain ether link ppp slip fddi tr wlan ip ip6 arp
-rarp tcp udp sctp icmp icmp6 igmp igrp pim vrrp carp ah esp atalk aarp decnet iso stp ipx netbeui lat moprc mopdl
-clnp esis isis broadcast multicast less greater len vlan mpls pppoed pppoes geneve inbound outbound llc tcpflags
-icmptype icmpcode icmp6type icmp6code tcp-fin tcp-syn tcp-rst tcp-push tcp-ack tcp-urg tcp-ece tcp-cwr
-icmp-echoreply icmp-unreach icmp-sourcequench icmp-redirect icmp-echo icmp-routeradvert icmp-routersolicit
-icmp-timxceed icmp-paramprob icmp-tstamp icmp-tstampreply icmp-ireq icmp-ireqreply icmp-maskreq icmp-maskreply
-icmp6-destinationunreach icmp6-packettoobig icmp6-timeexceeded icmp6-parameterproblem icmp6-echo icmp6-echoreply
-icmp6-multicastlistenerquery icmp6-routersolicit icmp6-routeradvert icmp6-neighborsolicit icmp6-neighboradvert
-icmp6-redirect sca es-is is-is l1 l2 iih lsp snp csnp psnp ifindex
-"""
-#: The words of pcap-filter(7) that are not looked up anywhere.
-KEYWORDS = frozenset(PCAP_WORDS.split())
-#: What may follow `llc`; elsewhere such a word is a name.
-LLC_KINDS = frozenset(("i", "s", "u", "rr", "rnr", "rej", "ui", "ua", "disc", "dm", "sabme", "test", "xid", "frmr"))
-JOINING = ("and", "or", "not")
-WORD = re.compile(r"[\w.:\-\\]+")
-NUMBER = re.compile(
-    r"\d+([.]\d+){0,3}|0[xX][0-9a-fA-F]+|\d*[:-]\d+|([0-9a-fA-F]{1,2}[:.-]){5}[0-9a-fA-F]{1,2}"
-    r"|([0-9a-fA-F]{4}[.]){2}[0-9a-fA-F]{4}|[0-9a-fA-F]{12}"
-)
-SERVICE = ("port", "portrange", "proto", "protochain")
-
-
-def refuse_names(text: str) -> None:
-    """FilterError where a filter names a host or net: libpcap would ask the name service, and the kernel would wait.
-
-    Services and protocols by name are read from files; they may follow `port` and `proto`, and stand for `port` again
-    where they are joined to such: `port ftp or ftp-data`.
-    """
-    previous, service = "", False
-    for found in WORD.findall(to_pcap(text)):
-        word = found.strip("-").lstrip("\\")
-        known = not word or word in KEYWORDS or NUMBER.fullmatch(word) or _is_ip6(word)
-        if not known and not (service and "." not in word) and not (previous == "llc" and word in LLC_KINDS):
-            raise FilterError(f"filter {text!r}: {word!r} is a name: addresses must be given as numbers")
-        if word in KEYWORDS and word not in JOINING:
-            service = word in SERVICE
-        previous = word
-
-
-def _is_ip6(word: str) -> bool:
-    try:
-        return bool(ipaddress.IPv6Address(word))
-    except ValueError:
-        return False
-
 
 class ShapeName:
     """A shape that is compared by identity: there is one for equal ones."""

@@ -30,8 +30,8 @@ MISTAKES = [
     (["--bind", "a=ip", "--include", DEEP], "parse filter expression"),
     (["--bind", "a=ip", "--include", "foo bar"], "--include: filter"),
     (["--bind", "a=ip", "--exclude", "Tcp.dport == 70000"], "--exclude: Tcp.dport 70000: must be 0..65535"),
-    (["--bind", "a=inbound"], "a: filter 'inbound' takes nothing: no frame"),
-    (["--bind", "a=ip", "--bind", "a=greater 70000"], "a: filter 'greater 70000' takes nothing"),
+    (["--bind", "a=inbound"], 'filter "inbound": it takes nothing'),
+    (["--bind", "a=ip", "--bind", "a=greater 70000"], 'filter "greater 70000": it takes nothing'),
     (["--bind", "a=host localhost"], "'localhost' is a name: addresses must be given as numbers"),
 ]
 

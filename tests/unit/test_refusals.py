@@ -49,7 +49,7 @@ def refused(kind: type[ExonetError], bind: Bind, *given: object, **more: object)
     ("ip[2:2] = ip[4:2]", "it compares frame[16:2] with frame[18:2]"),
     ("ip[2:2] % 3 = 0", "it computes mod 3 on frame[16:2]"),
     ("geneve 0xb and ip", "an offset that depends on frame[22:1] & 0x3f"),
-    ("inbound", "it takes no frame"),
+    ("inbound", "it takes nothing"),
     (" and ".join(f"ether[{4 * i}] = 1" for i in range(30)), "it compares 30 words of a frame; at most 24"),
     (" or ".join(f"(ip[{i}] = 1 and ip[{i + 1}] = 2)" for i in range(40)), "more than 4096 ways lead to a match"),
     ("Udp.dport + 1 == 7", "Udp.dport + 1"),
