@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from exonet.abi import lib
-from exonet.errors import ConflictError, DeniedError, ExhaustedError, FilterError, UsageError
+from exonet.errors import ConflictError, DeniedError, ExhaustedError, UsageError
 from exonet.kernel.capability import Authority, Capability, Quota, Resource, Right, Scope, check
 from exonet.kernel.claims import Claim, Claims
 from exonet.kernel.estates import Estates
