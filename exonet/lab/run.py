@@ -4,65 +4,25 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from importlib import metadata
 from typing import Any
 
 from exonet.abi import lib
-from exonet.clock import NS_PER_S, Clock, Stopwatch, wall_offset_ns
-from exonet.errors import FilterError, RunError, UsageError
-from exonet.filters.compile import compile_filter
-from exonet.filters.libpcap import Libpcap, Program
-from exonet.filters.region import Kind, conflict, relation, remedy
-from exonet.filters.syntax import to_pcap
-from exonet.gate.protocol import MAX_TEXT
-from exonet.hardware.nic import NicConfig, NicMode
+from exonet.clock import NS_PER_S, Clock, Stopwatch
+from exonet.errors import RunError
 from exonet.kernel.boot import Machine
-from exonet.kernel.capability import Quota
 from exonet.kernel.launcher import UNPRIVILEGED
-from exonet.kernel.regions import unicast
-from exonet.kernel.schedule import CostModel, InterruptMode, Slice
 from exonet.kernel.spec import LibOSSpec, MachineConfig
-from exonet.lab.plan import SIDES, Plan, Settings, TapSource, Tenant, TraceSource
+from exonet.lab.plan import Plan, TraceSource
 from exonet.lab.progress import Progress
 from exonet.lab.results import Result, Timing, host
+from exonet.lab.source import Source, innermost, name_in_tees, open_source
+from exonet.lab.tenancy import check_tenants, libos_spec, machine_config, nic_config, sides_of
 from exonet.ledger import Ledger, count_tap, drops_of
 from exonet.trace import Counters, EventLog, RunBegins, RunEnded, WireEnded
 from exonet.wire.capture import Trace
-from exonet.wire.impair import Impair, Impairments
-from exonet.wire.link import Wire
-from exonet.wire.pcap import PcapWire, split
-from exonet.wire.rewrite import Rewrite
-from exonet.wire.speed import Speed, SpeedKind
+from exonet.wire.pcap import PcapWire
 from exonet.wire.tap import Snapshot, TapWire, balance
-from exonet.wire.tee import Tee
-from exonet.wire.wrapper import Wrapper
 from exonet.wording import counted
-
-MOST_PORTS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Wires ready to be attached, how many frames they will offer (None: nobody knows), and what a person must know."""
-
-    wires: tuple[Wire, ...]
-    total: int | None = None
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Pointers:
-    """A libpcap program as the pcap wire wants it; keeps it alive."""
-
-    program: Program
-
-    @property
-    def bpf_filter(self) -> int:
-        return self.program.addresses[0]
-
-    @property
-    def instructions(self) -> int:
-        return self.program.addresses[1]
 
 
 def run(
@@ -110,7 +70,7 @@ def _in(
     ports = [machine.attach(wire, nic_config(plan), subscribe_all=replayed) for wire in source.wires]
     sides = [sides_of(tenant, plan.source, ports) for tenant in plan.tenants]
     environments = [machine.spawn(spec, side) for spec, side in zip(specs, sides, strict=True)]
-    _name_in_tees(source.wires, {environment.number: environment.name for environment in environments})
+    name_in_tees(source.wires, {environment.number: environment.name for environment in environments})
     if plan.settings.fates is not None:
         machine.record_fates(plan.settings.fates)
     note = _show(machine, plan)
@@ -214,221 +174,6 @@ def _hangs(report: dict[str, Any]) -> bool:
     """Does it, a process of its own, leave packets untaken although it was waited for?"""
     waits: bool = report["alive"] and report["mode"] == "process" and report["consumed"] < report["placed"]
     return waits
-
-
-def innermost(wire: Wire) -> Wire:
-    """The wire inside all wrappers."""
-    while isinstance(wire, Wrapper):
-        wire = wire.inner
-    return wire
-
-
-def check_tenants(tenants: Sequence[Tenant]) -> None:
-    """Refuses a LibOS that is not installed, and what is no filter, before a process is made that would fail on it."""
-    known = sorted(entry.name for entry in metadata.entry_points(group="exonet.libos"))
-    for tenant in tenants:
-        if known and tenant.stack not in known and ":" not in tenant.stack:
-            raise UsageError(
-                f'{tenant.name}: there is no LibOS "{tenant.stack}"; there are {", ".join(known)}, or module:Class'
-            )
-        for binding in tenant.bindings:
-            if len(binding) > MAX_TEXT:
-                raise UsageError(
-                    f'{tenant.name}: filter "{binding[:40]}..." has {len(binding):,} characters; at most {MAX_TEXT:,}'
-                )
-            compile_filter(binding)
-    for number, tenant in enumerate(tenants):
-        for other in tenants[:number]:
-            if None in (tenant.side, other.side) or tenant.side == other.side:
-                check_pair(tenant, other)
-
-
-def check_pair(tenant: Tenant, other: Tenant) -> None:
-    """UsageError where two tenants' filters are neither disjoint nor nested (R4)."""
-    mine, theirs = (compile_filter(each) for pair in (tenant, other) for each in one_binding(pair))
-    example = conflict(unicast(mine.conjuncts), unicast(theirs.conjuncts))
-    if example is None:
-        return
-    both = f"binding {tenant.name} ({mine.source!r}) and binding {other.name} ({theirs.source!r})"
-    if relation(unicast(mine.conjuncts), unicast(theirs.conjuncts)).kind is Kind.EQUAL:
-        raise UsageError(f"{both} claim the very same frames; for example {example.scapy}")
-    raise UsageError(
-        f"{both} overlap and neither is inside the other; for example {example.scapy} is in both; this would do: "
-        f"{tenant.name}={remedy(mine.text, theirs.text)!r}"
-    )
-
-
-def machine_config(settings: Settings, names: Sequence[str]) -> MachineConfig:
-    """The machine's own configuration; slices are checked against the tenants' names."""
-    slices = Slice.parse_vector(settings.slices)
-    for item in slices:
-        if item.environment is not None and item.environment not in names:
-            raise UsageError(f'slice "{item.environment}": no LibOS has this name; there are {", ".join(names)}, and -')
-    return MachineConfig(
-        clock=settings.clock,
-        pages=settings.pages,
-        seed=settings.seed,
-        spin_ns=settings.spin_ns,
-        core=settings.core,
-        costs=CostModel.named(settings.costs),
-        interrupt_mode=InterruptMode.EACH if settings.interrupt == "each" else InterruptMode.BUDGET,
-        budget=settings.budget,
-        slices=slices,
-    )
-
-
-def libos_spec(tenant: Tenant, plan: Plan) -> LibOSSpec:
-    """A replay's tenant takes any address and every group unless it is a station of its own; a TAP's is one (R9).
-
-    In a replay nothing leaves the machine but into --pcap-out, so a LibOS that answers may do so as whoever was asked;
-    addresses narrow that.
-    """
-    replayed = isinstance(plan.source, TraceSource)
-    unsaid = "own" if tenant.addresses else "any" if replayed and tenant.stack != "sink" else "none"
-    buffers = plan.settings.buffers_of(tenant)
-    return LibOSSpec(
-        name=tenant.name,
-        libos=tenant.stack,
-        bindings=one_binding(tenant),
-        addresses=tenant.addresses,
-        mac=tenant.mac,
-        local=tenant.local or unsaid,
-        any_address=replayed and not (tenant.addresses and tenant.mac),
-        groups="all" if replayed else "stack",
-        mtu=plan.source.mtu if isinstance(plan.source, TapSource) else 1500,
-        process=plan.settings.is_process(tenant),
-        entries=plan.settings.rings,
-        receive_buffers=buffers,
-        transmit_buffers=max(256, min(plan.settings.rings, 4096)),
-        options={"port": list(tenant.ports)} if tenant.ports else {},
-        serves=() if tenant.ports else served_ports(tenant),
-        quota=Quota(pages=Quota().pages + buffers),  # what the operator asks for, the LibOS may have
-    )
-
-
-def one_binding(tenant: Tenant) -> tuple[str, ...]:
-    """Its filters as one, so that they may overlap each other (R4: the conjuncts of one binding may)."""
-    if len(tenant.bindings) == 1:
-        return tenant.bindings
-    return (" or ".join(f"({compile_filter(text).text})" for text in tenant.bindings),)
-
-
-def served_ports(tenant: Tenant) -> tuple[int, ...]:
-    """The UDP destination ports that its filters name one by one: what its LibOS, if it serves UDP, is asked on."""
-    found = {port for text in tenant.bindings for port in compile_filter(text).values_of("udp.dport") if port}
-    return tuple(sorted(found))[:MOST_PORTS]
-
-
-def sides_of(tenant: Tenant, source: TraceSource | TapSource, ports: Sequence[int]) -> Sequence[int]:
-    """The ports that a tenant is bound on: every one, or that of its side of a two-sided replay."""
-    if tenant.side is None:
-        return ports
-    if not isinstance(source, TraceSource) or not source.two_sided:
-        raise UsageError(f"{tenant.name}: side={tenant.side}: only a two-sided replay has sides; add --two-sided")
-    return [ports[SIDES.index(tenant.side)]]
-
-
-def nic_config(plan: Plan) -> NicConfig:
-    settings = plan.settings
-    mode = settings.nic_mode
-    if mode == "auto":
-        fast = isinstance(plan.source, TraceSource) and Speed.parse(plan.source.speed).kind is SpeedKind.MAX
-        mode = "backpressure" if fast else "drop"
-    return NicConfig(
-        queues=settings.queues,
-        descriptors=settings.descriptors,
-        fifo_bytes=settings.fifo_bytes,
-        mode=NicMode.BACKPRESSURE if mode == "backpressure" else NicMode.DROP,
-        promiscuous=isinstance(plan.source, TraceSource),
-        seed=settings.seed,
-    )
-
-
-def open_source(plan: Plan, stack: ExitStack, trace: Trace | None = None) -> Source:
-    """The plan's wires, closed by `stack`.
-
-    What the tee writes is dated by real time; on the virtual clock, which begins at 0, by the capture's beginning.
-    """
-    impairments = Impairments.parse(plan.settings.impair) if plan.settings.impair else None
-    epoch = wall_offset_ns()
-    if isinstance(plan.source, TapSource):
-        source = Source((stack.enter_context(tap_wire(plan.source)),))
-    else:
-        trace = trace or stack.enter_context(Trace.load(plan.source.path, memory_limit=plan.source.memory))
-        source = trace_source(plan.source, plan.settings, stack, trace)
-        if plan.settings.clock is Clock.VIRTUAL:
-            epoch = 0 if trace.streamed else trace.first_timestamp
-    wires = []
-    for number, wire in enumerate(source.wires):
-        if impairments is not None:
-            wire = stack.enter_context(Impair(wire, impairments, plan.settings.seed + number))
-        if plan.settings.pcap_out is not None:
-            path = plan.settings.pcap_out
-            name = path if number == 0 else path.with_stem(f"{path.stem}-{number}")
-            wire = stack.enter_context(Tee(wire, name, epoch=epoch))
-        wires.append(wire)
-    return Source(tuple(wires), source.total, source.notes)
-
-
-def tap_wire(source: TapSource) -> TapWire:
-    return TapWire(source.name, mtu=source.mtu, host_address=source.hosts, namespace=source.namespace, ipv6=source.ipv6)
-
-
-def trace_source(source: TraceSource, settings: Settings, stack: ExitStack, trace: Trace) -> Source:
-    """One pcap wire, or two for a two-sided replay."""
-    options: dict[str, Any] = {
-        "speed": Speed.parse(source.speed),
-        "loop": source.loop,
-        "shift": source.shift,
-        "limit": source.limit,
-        "duration": settings.duration_ns,
-        "include": pointers("--include", source.include),
-        "exclude": pointers("--exclude", source.exclude),
-        "rewrite": Rewrite.parse(source.rewrite) if source.rewrite else None,
-        "fix_checksums": source.fix_checksums,
-    }
-    notes = trace_notes(trace)
-    wires = split(trace, clients=source.clients, **options) if source.two_sided else (PcapWire(trace, **options),)
-    for wire in wires:
-        stack.enter_context(wire)
-    total = None if trace.streamed or source.loop == 0 else trace.count * source.loop
-    if source.limit is not None and total is not None:
-        total = min(total, source.limit)
-    return Source(wires, total, notes)
-
-
-def pointers(option: str, text: str | None) -> Pointers | None:
-    """The program of a filter in either language, which need not decompose. FilterError names the option."""
-    if not text:
-        return None
-    try:
-        return Pointers(Libpcap().compile(to_pcap(text)))
-    except FilterError as error:
-        raise FilterError(f"{option}: {error}") from None
-
-
-def trace_notes(trace: Trace) -> tuple[str, ...]:
-    """What a person must know of a capture before the numbers. Does not read a streamed one on."""
-    if trace.streamed:
-        return ()
-    notes = []
-    if trace.broken:
-        notes.append(f"{trace.broken}; {counted(trace.count, 'record')} before that can be replayed")
-    if trace.count == 0:
-        raise UsageError(f"capture {trace.path}: it holds no packets; there is nothing to replay")
-    if trace.snapped:
-        notes.append(
-            f"{trace.path}: the snaplen cut {trace.snapped:,} of {counted(trace.count, 'packet')}; what is left is "
-            "replayed as captured"
-        )
-    return tuple(notes)
-
-
-def _name_in_tees(wires: tuple[Wire, ...], names: dict[int, str]) -> None:
-    for wire in wires:
-        if isinstance(wire, Tee):
-            for number, name in names.items():
-                wire.name_environment(number, name)
 
 
 def _timing(plan: Plan, source: Source, delivered: int, wall_s: float, machine_s: float) -> Timing:

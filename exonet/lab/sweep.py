@@ -27,7 +27,8 @@ from exonet.lab.plot import Curve, plot
 from exonet.lab.progress import Progress, format_rate
 from exonet.lab.rates import Rate
 from exonet.lab.results import Result, host
-from exonet.lab.run import run, trace_notes
+from exonet.lab.run import run
+from exonet.lab.source import trace_notes
 from exonet.ledger import percent
 from exonet.wire.capture import Trace
 

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: MIT
+"""The wires of a run: a capture as it is to be replayed, or TAP devices, with what a person must know of them."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from exonet.clock import Clock, wall_offset_ns
+from exonet.errors import FilterError, UsageError
+from exonet.filters.libpcap import Libpcap, Program
+from exonet.filters.syntax import to_pcap
+from exonet.lab.plan import Plan, Settings, TapSource, TraceSource
+from exonet.wire.capture import Trace
+from exonet.wire.impair import Impair, Impairments
+from exonet.wire.link import Wire
+from exonet.wire.pcap import PcapWire, split
+from exonet.wire.rewrite import Rewrite
+from exonet.wire.speed import Speed
+from exonet.wire.tap import TapWire
+from exonet.wire.tee import Tee
+from exonet.wire.wrapper import Wrapper
+from exonet.wording import counted
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Wires ready to be attached, how many frames they will offer (None: nobody knows), and what a person must know."""
+
+    wires: tuple[Wire, ...]
+    total: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pointers:
+    """A libpcap program as the pcap wire wants it; keeps it alive."""
+
+    program: Program
+
+    @property
+    def bpf_filter(self) -> int:
+        return self.program.addresses[0]
+
+    @property
+    def instructions(self) -> int:
+        return self.program.addresses[1]
+
+
+def innermost(wire: Wire) -> Wire:
+    """The wire inside all wrappers."""
+    while isinstance(wire, Wrapper):
+        wire = wire.inner
+    return wire
+
+
+def open_source(plan: Plan, stack: ExitStack, trace: Trace | None = None) -> Source:
+    """The plan's wires, closed by `stack`.
+
+    What the tee writes is dated by real time; on the virtual clock, which begins at 0, by the capture's beginning.
+    """
+    impairments = Impairments.parse(plan.settings.impair) if plan.settings.impair else None
+    epoch = wall_offset_ns()
+    if isinstance(plan.source, TapSource):
+        source = Source((stack.enter_context(tap_wire(plan.source)),))
+    else:
+        trace = trace or stack.enter_context(Trace.load(plan.source.path, memory_limit=plan.source.memory))
+        source = trace_source(plan.source, plan.settings, stack, trace)
+        if plan.settings.clock is Clock.VIRTUAL:
+            epoch = 0 if trace.streamed else trace.first_timestamp
+    wires = []
+    for number, wire in enumerate(source.wires):
+        if impairments is not None:
+            wire = stack.enter_context(Impair(wire, impairments, plan.settings.seed + number))
+        if plan.settings.pcap_out is not None:
+            path = plan.settings.pcap_out
+            name = path if number == 0 else path.with_stem(f"{path.stem}-{number}")
+            wire = stack.enter_context(Tee(wire, name, epoch=epoch))
+        wires.append(wire)
+    return Source(tuple(wires), source.total, source.notes)
+
+
+def tap_wire(source: TapSource) -> TapWire:
+    return TapWire(source.name, mtu=source.mtu, host_address=source.hosts, namespace=source.namespace, ipv6=source.ipv6)
+
+
+def trace_source(source: TraceSource, settings: Settings, stack: ExitStack, trace: Trace) -> Source:
+    """One pcap wire, or two for a two-sided replay."""
+    options: dict[str, Any] = {
+        "speed": Speed.parse(source.speed),
+        "loop": source.loop,
+        "shift": source.shift,
+        "limit": source.limit,
+        "duration": settings.duration_ns,
+        "include": pointers("--include", source.include),
+        "exclude": pointers("--exclude", source.exclude),
+        "rewrite": Rewrite.parse(source.rewrite) if source.rewrite else None,
+        "fix_checksums": source.fix_checksums,
+    }
+    notes = trace_notes(trace)
+    wires = split(trace, clients=source.clients, **options) if source.two_sided else (PcapWire(trace, **options),)
+    for wire in wires:
+        stack.enter_context(wire)
+    total = None if trace.streamed or source.loop == 0 else trace.count * source.loop
+    if source.limit is not None and total is not None:
+        total = min(total, source.limit)
+    return Source(wires, total, notes)
+
+
+def pointers(option: str, text: str | None) -> Pointers | None:
+    """The program of a filter in either language, which need not decompose. FilterError names the option."""
+    if not text:
+        return None
+    try:
+        return Pointers(Libpcap().compile(to_pcap(text)))
+    except FilterError as error:
+        raise FilterError(f"{option}: {error}") from None
+
+
+def trace_notes(trace: Trace) -> tuple[str, ...]:
+    """What a person must know of a capture before the numbers. Does not read a streamed one on."""
+    if trace.streamed:
+        return ()
+    notes = []
+    if trace.broken:
+        notes.append(f"{trace.broken}; {counted(trace.count, 'record')} before that can be replayed")
+    if trace.count == 0:
+        raise UsageError(f"capture {trace.path}: it holds no packets; there is nothing to replay")
+    if trace.snapped:
+        notes.append(
+            f"{trace.path}: the snaplen cut {trace.snapped:,} of {counted(trace.count, 'packet')}; what is left is "
+            "replayed as captured"
+        )
+    return tuple(notes)
+
+
+def name_in_tees(wires: tuple[Wire, ...], names: dict[int, str]) -> None:
+    for wire in wires:
+        if isinstance(wire, Tee):
+            for number, name in names.items():
+                wire.name_environment(number, name)
