@@ -312,7 +312,8 @@ def test_what_is_no_frame_is_taken_by_nobody() -> None:
     for kind in (Kind.TABLE, Kind.REFERENCE, Kind.LIBPCAP):
         asked = classifier(kind, compile_filter("less 70000"))
         with open_capture(WEB) as trace:
-            burst = next(trace.bursts(4))
+            bursts = trace.bursts(4)  # its memory goes with it
+            burst = next(bursts)
             burst.reasons[2] = 1
             assert asked.takes(burst).tolist() == [True, True, False, True], kind
 
