@@ -101,15 +101,16 @@ class Runner:
             self._closers.pop(number)()
 
     def await_ready(self, env: Environment) -> None:
-        """Serves a LibOS process until it says that it is ready. LibOSError where it dies or takes too long, UsageError
-        where it says that what it was asked to be cannot be.
+        """Serves a LibOS process until it says that it is ready; one that has said so may be gone by then.
+
+        LibOSError where it dies or takes too long, UsageError where it says that what it was asked to be cannot be.
         """
         deadline = monotonic_ns() + int(START_S * 1e9)
         while env.alive and not env.ready:
             if monotonic_ns() > deadline:
                 raise LibOSError(f"environment {env.name}: not ready after {START_S:.0f} s")
             self._server.serve(0.5)
-        if not env.alive:
+        if not env.ready:
             said = env.output.decode(errors="replace").strip().splitlines()
             why = said[-1].removeprefix("libos: ") if said else env.end_reason
             kind = UsageError if env.exit_status == UsageError.exit_code else LibOSError
