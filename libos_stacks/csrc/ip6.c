@@ -210,14 +210,6 @@ static uint8_t *ip6_frame(struct stk *s, const struct stk_flow *flow, uint32_t n
     return ip + IP6_HEADER;
 }
 
-static void finish_head(const struct stk_flow *flow, uint8_t *head, uint32_t head_length, uint32_t check, uint32_t length, uint32_t sum)
-{
-    sum += stk_pseudo_sum(6, flow->source, flow->destination, flow->protocol, head_length + length);
-    put_checksum(head + check, exo_checksum(head, head_length, sum));
-    if (flow->protocol == STK_P_UDP && be16(head + check) == 0)
-        put16(head + check, 0xffff); /* RFC 8200 8.1 */
-}
-
 static int32_t send_fragments(struct stk *s, const struct stk_flow *flow, const uint8_t *head, uint32_t head_length, const uint8_t *data,
                               uint32_t length)
 {

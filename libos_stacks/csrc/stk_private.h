@@ -352,6 +352,17 @@ static inline void gather(uint8_t *to, const uint8_t *head, uint32_t head_length
         memcpy(to, data + (offset - head_length), n);
 }
 
+/* The checksum of head and data into head + check; sum: what the data adds to it. ICMP over IPv4 has no pseudo header. */
+static inline void finish_head(const struct stk_flow *flow, uint8_t *head, uint32_t head_length, uint32_t check, uint32_t length,
+                               uint32_t sum)
+{
+    if (flow->family == 6 || flow->protocol != STK_P_ICMP)
+        sum += stk_pseudo_sum(flow->family, flow->source, flow->destination, flow->protocol, head_length + length);
+    put_checksum(head + check, exo_checksum(head, head_length, sum));
+    if (flow->protocol == STK_P_UDP && be16(head + check) == 0)
+        put16(head + check, 0xffff); /* RFC 768, RFC 8200 8.1: zero would say "no checksum" */
+}
+
 /* fragment.c */
 /* p->payload is a fragment at `offset` of datagram `id`. Delivers the datagram when it is whole. */
 int32_t stk_fragment_input(struct stk *s, struct stk_packet *p, uint32_t id, uint32_t offset, uint32_t more);
