@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * The demux's use time: a burst of frames in, a burst of owners out. Each frame is dispatched on ethertype and protocol to a leaf, a short
- * list of shapes; frames of one leaf go together through its shapes, most specific first, one probe call for all of them. A frame leaves
- * once nothing that follows can be more specific than what it has.
+ * The demux's use time: a burst of frames in, a burst of owners out. Each frame is dispatched on ethertype and protocol, and where many
+ * shapes compete on its IP destination, to a leaf, a short list of shapes; frames of one leaf go together through its shapes, most
+ * specific first, one probe call for all of them. A frame leaves once nothing that follows can be more specific than what it has.
+ * A burst that looks to be of one kind is first taken straight through the first shape's glance.
  * Invariants: no allocation, no read past frame.len, nothing is written but the owners. DESIGN section 7, SEMANTICS R1, R4, R5.
  */
 #include "demux_private.h"
-
-#define AHEAD 8u
 
 _Static_assert(offsetof(struct exo_asked, len) == offsetof(struct exo_frame, len)
                && offsetof(struct exo_asked, wire_len) == offsetof(struct exo_frame, wire_len), "what is asked is a frame's beginning");
@@ -17,24 +16,53 @@ struct best {
     uint32_t breadth;
 };
 
-/* Anything but a whole IPv4 header. */
-static uint32_t other_leaf(const struct exo_demux *demux, const struct exo_frame *frame)
+/* Of anything but a whole IPv4 header. */
+static uint32_t other_branch(const struct exo_demux *demux, const struct exo_frame *frame)
 {
     const uint8_t *d = frame->data;
     if (frame->len < 14)
         return DEMUX_OTHER * DEMUX_PROTOCOLS;
     uint16_t ethertype = exo_be16(d + 12);
     if (ethertype == 0x86dd && frame->len > 20)
-        return demux->protocol_leaf[1][d[20]];
+        return demux->branch_of[1][d[20]];
     return demux_ethertype_of(ethertype) * DEMUX_PROTOCOLS;
 }
 
-static inline uint32_t leaf_of(const struct exo_demux *demux, const struct exo_frame *frame)
+static inline const struct demux_branch *branch_of(const struct exo_demux *demux, const struct exo_frame *frame)
 {
     const uint8_t *d = frame->data;
     if (EXO_LIKELY(frame->len > 23 && d[12] == 0x08 && d[13] == 0x00))
-        return demux->protocol_leaf[0][d[23]];
-    return other_leaf(demux, frame);
+        return &demux->branch[0][0] + demux->branch_of[0][d[23]];
+    return &demux->branch[0][0] + other_branch(demux, frame);
+}
+
+/* The leaf of where a frame is sent to. One too short to tell is taken by no shape that fixes a destination. */
+static const struct demux_leaf *leaf_by_destination(const struct exo_demux *demux, const struct demux_branch *branch,
+                                                    const struct exo_frame *frame)
+{
+    const struct demux_family *family = &demux->family[branch->is_ip6];
+    struct demux_address address = {{0}};
+    if (frame->len < (branch->is_ip6 ? 54u : 34u))
+        return &branch->set[0].leaf;
+    if (branch->is_ip6)
+        memcpy(&address, frame->data + 38, 16);
+    else
+        memcpy(&address, frame->data + 30, 4);
+    uint32_t mask = family->capacity - 1;
+    for (uint32_t i = demux_address_hash(family, address) & mask; family->destination[i].entries; i = (i + 1) & mask) {
+        const struct demux_destination *found = &family->destination[i];
+        if (demux_same_address(found->address, address)) {
+            uint32_t set = found->set[branch->protocol];
+            return set == DEMUX_ALL_SHAPES ? &branch->all : &branch->set[set].leaf;
+        }
+    }
+    return &branch->set[0].leaf;
+}
+
+static inline const struct demux_leaf *leaf_of(const struct exo_demux *demux, const struct exo_frame *frame)
+{
+    const struct demux_branch *branch = branch_of(demux, frame);
+    return EXO_LIKELY(!branch->split) ? &branch->all : leaf_by_destination(demux, branch, frame);
 }
 
 static int is_excluded(const struct demux_shape *shape, const struct demux_entry *entry, const struct exo_asked *frame, uint32_t end)
@@ -99,11 +127,12 @@ static inline void consider(const struct demux_shape *shape, uint32_t number, co
 }
 
 /* The frames of a leaf whose shapes each fix another number of bits, and by their key alone: the first that has a frame's key owns it.
- * owners[] are EXO_NO_OWNER. No branch depends on what a frame matches. */
-static void resolve_first(const struct exo_demux *demux, const struct demux_leaf *leaf, struct exo_asked *asked, uint32_t n, uint32_t *owners)
+ * The shapes before `from` have been asked. owners[] are EXO_NO_OWNER. No branch depends on what a frame matches. */
+static void resolve_first(const struct exo_demux *demux, const struct demux_leaf *leaf, uint32_t from, struct exo_asked *asked, uint32_t n,
+                          uint32_t *owners)
 {
     uint32_t found[EXO_PROBE_BURST];
-    for (uint32_t s = 0; s < leaf->count && n; s++) {
+    for (uint32_t s = from; s < leaf->count && n; s++) {
         const struct demux_shape *shape = demux->shape[leaf->place[s]];
         uint32_t kept = 0;
         shape->probe(&shape->table, asked, n, found, owners);
@@ -135,21 +164,22 @@ static void resolve(const struct exo_demux *demux, const struct demux_leaf *leaf
     }
 }
 
-static void resolve_leaf(const struct exo_demux *demux, uint32_t leaf, struct exo_asked *asked, uint32_t n, uint32_t *owners)
+static void resolve_leaf(const struct exo_demux *demux, const struct demux_leaf *leaf, struct exo_asked *asked, uint32_t n, uint32_t *owners)
 {
-    const struct demux_leaf *at = &demux->leaf[0][0] + leaf;
-    if (at->first_wins)
-        resolve_first(demux, at, asked, n, owners);
+    if (leaf->first_wins)
+        resolve_first(demux, leaf, 0, asked, n, owners);
     else
-        resolve(demux, at, asked, n, owners);
+        resolve(demux, leaf, asked, n, owners);
 }
 
-/* Frames of several leaves: leaf by leaf. */
-static void resolve_mixed(const struct exo_demux *demux, const uint8_t *leaf, struct exo_asked *asked, uint32_t n, uint32_t *owners)
+/* Frames of several leaves: leaf by leaf. leaf[]: by a frame's place. */
+static void resolve_mixed(const struct exo_demux *demux, const struct demux_leaf *const *leaf, struct exo_asked *asked, uint32_t n,
+                          uint32_t *owners)
 {
     struct exo_asked these[EXO_PROBE_BURST];
     while (n) {
-        uint32_t here = leaf[asked[0].place], kept = 0, taken = 0;
+        const struct demux_leaf *here = leaf[asked[0].place];
+        uint32_t kept = 0, taken = 0;
         for (uint32_t i = 0; i < n; i++) {
             struct exo_asked one = asked[i];
             uint32_t is_here = leaf[one.place] == here;
@@ -162,26 +192,71 @@ static void resolve_mixed(const struct exo_demux *demux, const uint8_t *leaf, st
     }
 }
 
-static void classify(const struct exo_demux *demux, const struct exo_frame *frames, uint32_t n, uint32_t *owners)
+static inline struct exo_asked asked_of(const struct exo_frame *frames, uint32_t place)
+{
+    struct exo_asked asked;
+    memcpy(&asked, &frames[place], offsetof(struct exo_asked, place));
+    asked.place = place;
+    return asked;
+}
+
+/* The long way: by the dispatch, leaf by leaf. place[]: which frames; NULL: the first n. */
+static inline void classify_each(const struct exo_demux *demux, const struct exo_frame *frames, const uint8_t *place, uint32_t n,
+                                 uint32_t *owners)
 {
     struct exo_asked asked[EXO_PROBE_BURST];
-    uint8_t leaf[EXO_PROBE_BURST];
+    const struct demux_leaf *leaf[EXO_PROBE_BURST], *first = NULL;
     uint32_t different = 0;
-    memset(owners, 0xff, n * sizeof *owners);
-    for (uint32_t i = 0; i < n && i < AHEAD; i++)
-        __builtin_prefetch(frames[i].data);
     for (uint32_t i = 0; i < n; i++) {
-        if (i + AHEAD < n)
-            __builtin_prefetch(frames[i + AHEAD].data);
-        memcpy(&asked[i], &frames[i], offsetof(struct exo_asked, place));
-        asked[i].place = i;
-        leaf[i] = (uint8_t)leaf_of(demux, &frames[i]);
-        different |= leaf[i] ^ leaf[0];
+        uint32_t f = place ? place[i] : i;
+        asked[i] = asked_of(frames, f);
+        leaf[f] = leaf_of(demux, &frames[f]);
+        first = i ? first : leaf[f];
+        different |= leaf[f] != first;
     }
     if (different)
         resolve_mixed(demux, leaf, asked, n, owners);
-    else if (n)
-        resolve_leaf(demux, leaf[0], asked, n, owners);
+    else
+        resolve_leaf(demux, first, asked, n, owners);
+}
+
+/* The branch of a burst that looks to be of one, of which the first shape can be asked before any dispatch; or NULL. */
+static const struct demux_branch *branch_to_glance(const struct exo_demux *demux, const struct exo_frame *frames, uint32_t n)
+{
+    const struct demux_branch *branch = branch_of(demux, &frames[0]);
+    if (!branch->apart || branch_of(demux, &frames[n / 2]) != branch || branch_of(demux, &frames[n - 1]) != branch)
+        return NULL;
+    const struct demux_shape *shape = demux->shape[branch->all.place[0]];
+    return shape->glance && !shape->table.large ? branch : NULL;
+}
+
+/* The short way: the branch's first shape, frame by frame, with nothing noted of those it owns. */
+static void classify_alike(const struct exo_demux *demux, const struct demux_branch *branch, const struct exo_frame *frames, uint32_t n,
+                           uint32_t *owners)
+{
+    struct exo_asked asked[EXO_PROBE_BURST];
+    struct exo_places missed, aside;
+    const struct demux_shape *shape = demux->shape[branch->all.place[0]];
+    shape->glance(&shape->table, frames, n, &missed, &aside, owners);
+    if (missed.n && branch->all.count > 1) {
+        for (uint32_t i = 0; i < missed.n; i++)
+            asked[i] = asked_of(frames, missed.place[i]);
+        resolve_first(demux, &branch->all, 1, asked, missed.n, owners);
+    }
+    if (aside.n)
+        classify_each(demux, frames, aside.place, aside.n, owners);
+}
+
+static void classify(const struct exo_demux *demux, const struct exo_frame *frames, uint32_t n, uint32_t *owners)
+{
+    memset(owners, 0xff, n * sizeof *owners);
+    for (uint32_t i = 0; i < n; i++)
+        __builtin_prefetch(frames[i].data);
+    const struct demux_branch *branch = branch_to_glance(demux, frames, n);
+    if (branch)
+        classify_alike(demux, branch, frames, n, owners);
+    else
+        classify_each(demux, frames, NULL, n, owners);
 }
 
 void exo_demux_classify(const struct exo_demux *demux, const struct exo_frame *frames, uint32_t n, uint32_t *owners)
@@ -202,7 +277,7 @@ static uint32_t add_once(uint32_t *bindings, uint32_t found, uint32_t max, uint3
 
 uint32_t exo_demux_match_all(const struct exo_demux *demux, const struct exo_frame *frame, uint32_t *bindings, uint32_t max)
 {
-    const struct demux_leaf *leaf = &demux->leaf[0][0] + leaf_of(demux, frame);
+    const struct demux_leaf *leaf = leaf_of(demux, frame);
     struct exo_asked asked = {frame->data, frame->len, frame->wire_len, 0, 0};
     uint32_t found = 0, number, owner, end;
     for (uint32_t s = 0; s < leaf->count; s++) {

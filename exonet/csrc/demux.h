@@ -73,15 +73,19 @@ struct exo_form {
 };
 
 /* A cache line of a table's index: the tags of seven keys, and their entries' numbers. tag 0: free. tag[7] counts the keys that would
- * have come here and found no room: where it is not 0, a key that is not here may be in the next bucket. */
+ * have come here and found no room: where it is not 0, a key that is not here may be in the next bucket. entry[7] is the entry to take
+ * where no tag is the key's: EXO_ENTRY_NOBODY, or EXO_ENTRY_ELSEWHERE where it may be in the next bucket. */
 struct exo_bucket {
     uint32_t tag[8];
     uint32_t entry[8];
 };
 
+/* Entries that are no key's. */
+enum exo_entry_reserved { EXO_ENTRY_NOBODY, EXO_ENTRY_ELSEWHERE, EXO_ENTRY_FIRST };
+
 /* A shape's table as a probe sees it. The hash of a key is the sum of its lanes times the multipliers; its upper bits are the home
  * bucket, its upper 32 bits with the lowest of them set are the tag. An entry is `stride` bytes: 16 that are the demux's, the first four
- * of them the binding, then its lanes. Entry 0 can always be read. */
+ * of them the binding, then its lanes. */
 struct exo_table {
     const struct exo_bucket *index;
     const uint8_t *entries;
@@ -105,6 +109,18 @@ struct exo_asked {
 /* Looks up n <= EXO_PROBE_BURST frames. found[i]: the entry of the key of asked[i], or EXO_NO_ENTRY; where there is one its binding is
  * also put into owners[asked[i].place]. Reads nothing past a frame's len. The dispatch has seen to ethertype and protocol. */
 typedef void (*exo_probe)(const struct exo_table *table, const struct exo_asked *asked, uint32_t n, uint32_t *found, uint32_t *owners);
+
+/* Places in a burst. */
+struct exo_places {
+    uint32_t n;
+    uint8_t place[64];
+};
+
+/* Looks up n <= EXO_PROBE_BURST frames as they come: no dispatch has seen them. One of the shape's ethertype and protocol gets its owner
+ * where its key is in the table; where it surely is not, its place is missed. Those on which only the long way can decide (another
+ * ethertype or protocol, a longer IPv4 header, too short, a full bucket) go aside. The shape's key alone decides on a frame. */
+typedef void (*exo_glance)(const struct exo_table *table, const struct exo_frame *frames, uint32_t n, struct exo_places *missed,
+                           struct exo_places *aside, uint32_t *owners);
 
 /* A probe of one frame, by the table: the rarer way of native code. */
 void exo_demux_ask(const struct exo_table *table, const struct exo_asked *asked, uint32_t *found, uint32_t *owner);
@@ -136,9 +152,14 @@ uint64_t exo_demux_bytes(const struct exo_demux *demux);
 int32_t exo_demux_form(const struct exo_demux *demux, uint32_t place, struct exo_form *form);
 /* Which shape a conjunct falls in, whether or not that is there. EXO_E_INVALID: a bad box. */
 int32_t exo_form_of(const struct exo_conjunct *conjunct, struct exo_form *form);
+/* Where the IP destination is that every conjunct of the shape fixes, or 0: one that fixes none is asked for everybody's frames. */
+uint32_t exo_form_destination(const struct exo_form *form);
+/* The pair of ethertype and protocol that the dispatch tells the shape by, as a number. */
+uint32_t exo_form_branch(const struct exo_form *form);
 /* Bytes of an entry of the shape. */
 uint32_t exo_form_stride(const struct exo_form *form);
-/* Gives every shape of that form (there is at most one) a probe; NULL: back to the table. Returns how many that were. */
-int32_t exo_demux_install(struct exo_demux *demux, const struct exo_form *form, exo_probe probe);
+/* Gives every shape of that form (there is at most one) its code; probe NULL: back to the table; glance NULL: no frame is looked up
+ * before the dispatch. Returns how many that were. */
+int32_t exo_demux_install(struct exo_demux *demux, const struct exo_form *form, exo_probe probe, exo_glance glance);
 /* Grows whenever a shape comes or goes: look for forms without native code then. */
 uint64_t exo_demux_generation(const struct exo_demux *demux);

@@ -15,9 +15,16 @@ struct exo_demux *exo_demux_new(uint64_t seed)
         return NULL;
     demux->random = seed;
     for (uint32_t protocol = 0; protocol < 256; protocol++) {
-        demux->protocol_leaf[0][protocol] = (uint8_t)(DEMUX_IP4 * DEMUX_PROTOCOLS + demux_protocol_of(0x0800, protocol));
-        demux->protocol_leaf[1][protocol] = (uint8_t)(DEMUX_IP6 * DEMUX_PROTOCOLS + demux_protocol_of(0x86dd, protocol));
+        demux->branch_of[0][protocol] = (uint8_t)(DEMUX_IP4 * DEMUX_PROTOCOLS + demux_protocol_of(0x0800, protocol));
+        demux->branch_of[1][protocol] = (uint8_t)(DEMUX_IP6 * DEMUX_PROTOCOLS + demux_protocol_of(0x86dd, protocol));
     }
+    for (uint32_t ethertype = 0; ethertype < DEMUX_ETHERTYPES; ethertype++)
+        for (uint16_t protocol = 0; protocol < DEMUX_PROTOCOLS; protocol++) {
+            demux->branch[ethertype][protocol].is_ip6 = ethertype == DEMUX_IP6;
+            demux->branch[ethertype][protocol].protocol = protocol;
+        }
+    for (uint32_t i = 0; i < 4; i++)
+        demux->family[i / 2].multiplier[i % 2] = demux_draw(demux) | 1;
     return demux;
 }
 
@@ -27,6 +34,7 @@ void exo_demux_free(struct exo_demux *demux)
         return;
     for (uint32_t i = 0; i < EXO_MAX_SHAPES; i++)
         demux_shape_free(demux->shape[i]);
+    demux_destination_free(demux);
     free(demux->head);
     free(demux);
 }
@@ -117,6 +125,7 @@ static void commit(struct exo_demux *demux, uint32_t place, const struct exo_con
         demux_range_add(shape, segments, number);
     }
     link_entry(demux, place, number, head);
+    demux_destination_add(demux, place, entry->value);
     demux->conjuncts++;
     demux->changes++;
 }
@@ -142,6 +151,7 @@ static int32_t reserve_shape(struct exo_demux *demux, const struct demux_parted 
 
 static void drop_shape(struct exo_demux *demux, uint32_t place)
 {
+    demux_destination_forget(demux, place);
     demux_shape_free(demux->shape[place]);
     demux->shape[place] = NULL;
     demux->shapes--;
@@ -159,6 +169,8 @@ static int32_t insert_into(struct exo_demux *demux, uint32_t place, const struct
     struct demux_shape *shape = demux->shape[place];
     struct demux_segments *segments = NULL;
     int32_t code = demux_table_reserve(demux, shape, parted->value);
+    if (!code)
+        code = demux_destination_reserve(demux, shape);
     if (code)
         return code;
     uint32_t head = demux_table_find(shape, parted->value);
@@ -218,6 +230,7 @@ static int unlink_entry(struct exo_demux *demux, struct demux_shape *shape, uint
     }
     if (segments)
         demux_range_remove(shape, segments, number, head);
+    demux_destination_drop(demux, shape, entry->value);
     demux_entry_give(shape, number);
     demux->conjuncts--;
     demux->changes++;
@@ -253,18 +266,19 @@ int32_t exo_demux_form(const struct exo_demux *demux, uint32_t place, struct exo
     return demux->shape[place]->probe != demux_probe_table;
 }
 
-int32_t exo_demux_install(struct exo_demux *demux, const struct exo_form *form, exo_probe probe)
+int32_t exo_demux_install(struct exo_demux *demux, const struct exo_form *form, exo_probe probe, exo_glance glance)
 {
     uint32_t place = find_shape(demux, form);
     if (place == DEMUX_NONE)
         return 0;
     demux->shape[place]->probe = probe ? probe : demux_probe_table;
+    demux->shape[place]->glance = probe ? glance : NULL;
     return 1;
 }
 
 uint64_t exo_demux_bytes(const struct exo_demux *demux)
 {
-    uint64_t bytes = sizeof *demux + demux->head_capacity * sizeof *demux->head;
+    uint64_t bytes = sizeof *demux + demux->head_capacity * sizeof *demux->head + demux_destination_bytes(demux);
     for (uint32_t i = 0; i < EXO_MAX_SHAPES; i++)
         if (demux->shape[i])
             bytes += sizeof *demux->shape[i] + demux->shape[i]->memory_bytes + demux->shape[i]->segment_bytes

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * The dispatch over shapes, made anew whenever a shape comes or goes: for each ethertype and protocol that is told apart, the
- * shapes that may match, the most specific first. A shape that does not fix them is in every leaf.
+ * The dispatch over shapes, made anew whenever a shape comes or goes: for each ethertype and protocol that is told apart (a branch), and
+ * where there are many for each set of them that an IP destination may be asked for, the shapes that may match, the most specific
+ * first. A shape that does not fix them is in every leaf.
  */
 #include "demux_private.h"
 
@@ -32,6 +33,11 @@ uint32_t demux_protocol_of(uint32_t ethertype, uint32_t protocol)
     }
 }
 
+uint32_t exo_form_branch(const struct exo_form *form)
+{
+    return demux_ethertype_of(form->ethertype) * DEMUX_PROTOCOLS + demux_protocol_of(form->ethertype, form->protocol);
+}
+
 /* Is a to be asked before b? The most specific first; the order of equals is that of their places. */
 static int more_specific(const struct demux_shape *a, const struct demux_shape *b)
 {
@@ -58,7 +64,7 @@ static uint32_t order_shapes(const struct exo_demux *demux, uint16_t order[EXO_M
     return n;
 }
 
-static int belongs(const struct exo_form *form, uint32_t ethertype, uint32_t protocol)
+int demux_belongs(const struct exo_form *form, uint32_t ethertype, uint32_t protocol)
 {
     if (form->ethertype == 0)
         return 1;
@@ -75,18 +81,50 @@ static void append(const struct exo_demux *demux, struct demux_leaf *leaf, uint1
     leaf->place[leaf->count++] = place;
 }
 
+static void list_ordered(const struct exo_demux *demux, const uint16_t *order, uint32_t n, struct demux_leaf *leaf, uint32_t ethertype,
+                         uint32_t protocol, const uint64_t *set)
+{
+    leaf->count = 0;
+    leaf->first_wins = 1;
+    for (uint32_t i = 0; i < n; i++) {
+        const struct demux_shape *shape = demux->shape[order[i]];
+        int asked = !set || !shape->destination || (set[order[i] / 64] >> order[i] % 64 & 1);
+        if (asked && demux_belongs(&shape->form, ethertype, protocol))
+            append(demux, leaf, order[i]);
+    }
+}
+
+void demux_list(const struct exo_demux *demux, struct demux_leaf *leaf, uint32_t ethertype, uint32_t protocol, const uint64_t *set)
+{
+    uint16_t order[EXO_MAX_SHAPES];
+    list_ordered(demux, order, order_shapes(demux, order), leaf, ethertype, protocol, set);
+}
+
+/* Does the form tell all frames of its branch from those of others? */
+static int is_apart(const struct exo_form *form)
+{
+    if (form->protocol != EXO_ANY_PROTOCOL)
+        return 1;
+    uint32_t ethertype = demux_ethertype_of(form->ethertype);
+    return ethertype != DEMUX_OTHER && ethertype != DEMUX_IP4 && ethertype != DEMUX_IP6;
+}
+
 void demux_dispatch(struct exo_demux *demux)
 {
     uint16_t order[EXO_MAX_SHAPES];
     uint32_t n = order_shapes(demux, order);
     for (uint32_t ethertype = 0; ethertype < DEMUX_ETHERTYPES; ethertype++)
         for (uint32_t protocol = 0; protocol < DEMUX_PROTOCOLS; protocol++) {
-            struct demux_leaf *leaf = &demux->leaf[ethertype][protocol];
-            leaf->count = 0;
-            leaf->first_wins = 1;
-            for (uint32_t i = 0; i < n; i++)
-                if (belongs(&demux->shape[order[i]]->form, ethertype, protocol))
-                    append(demux, leaf, order[i]);
+            struct demux_branch *branch = &demux->branch[ethertype][protocol];
+            struct demux_leaf *all = &branch->all;
+            uint32_t fixing = 0;
+            list_ordered(demux, order, n, all, ethertype, protocol, NULL);
+            for (uint32_t i = 0; i < all->count; i++)
+                fixing += demux->shape[all->place[i]]->destination != 0;
+            branch->split = fixing > DEMUX_UNSPLIT;
+            branch->apart = !branch->split && all->first_wins && all->count && is_apart(&demux->shape[all->place[0]]->form);
+            for (uint32_t s = 0; s < branch->sets; s++)
+                list_ordered(demux, order, n, &branch->set[s].leaf, ethertype, protocol, branch->set[s].shapes);
         }
     demux->generation++;
 }

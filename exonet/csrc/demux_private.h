@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the demux's files share. demux.c and demux_probe.c are use time (classify); demux_form.c, demux_table.c, demux_range.c, demux_bind.c
- * and demux_dispatch.c are bind time (insert, remove).
+ * What the demux's files share. demux.c and demux_probe.c are use time (classify); demux_form.c, demux_table.c, demux_range.c, demux_bind.c,
+ * demux_dispatch.c and demux_destination.c are bind time (insert, remove).
  *
  * A shape has one table: an index of tags over entries, whose numbers never change while they live. An entry is one conjunct. Entries of the same key
  * are chained by next_key, the first of them (the head) stands in the index; entries of one binding by next_binding, as handles
@@ -48,6 +48,8 @@ struct demux_shape {
     struct exo_form form;
     struct exo_table table;
     exo_probe probe;
+    exo_glance glance;               /* NULL: none */
+    uint32_t destination;            /* where the IP destination is that every entry fixes; 0: it fixes none */
     uint32_t bits;                   /* fixed by its box, 16.16; the most it can be where there is an interval */
     uint32_t buckets;                /* of the index, a power of two */
     uint32_t keys;
@@ -60,14 +62,57 @@ struct demux_shape {
     uint64_t segment_bytes;
 };
 
-/* Which shapes may take a frame, the most specific first. A leaf per pair of ethertype and protocol that is dispatched on. */
-enum demux_ethertypes { DEMUX_OTHER, DEMUX_IP4, DEMUX_IP6, DEMUX_ARP, DEMUX_VLAN, DEMUX_QINQ, DEMUX_PPPOE, DEMUX_ETHERTYPES };
-enum demux_protocols { DEMUX_ANY, DEMUX_TCP, DEMUX_UDP, DEMUX_ICMP, DEMUX_ICMP6, DEMUX_SCTP, DEMUX_PROTOCOLS };
-
+/* Which shapes may take a frame, the most specific first. */
 struct demux_leaf {
     uint32_t count;
     uint32_t first_wins;             /* the first shape with a frame's key decides: all are plain, no two fix as many bits */
     uint16_t place[EXO_MAX_SHAPES];
+};
+
+/* The shapes that hold something for an address, as bits, and the list of them and of those that fix none. */
+#define DEMUX_SET_WORDS (EXO_MAX_SHAPES / 64)
+struct demux_set {
+    uint64_t shapes[DEMUX_SET_WORDS];
+    uint32_t destinations;           /* whose set it is */
+    struct demux_leaf leaf;
+};
+
+/* A branch per pair of ethertype and protocol that is dispatched on. */
+enum demux_ethertypes { DEMUX_OTHER, DEMUX_IP4, DEMUX_IP6, DEMUX_ARP, DEMUX_VLAN, DEMUX_QINQ, DEMUX_PPPOE, DEMUX_ETHERTYPES };
+enum demux_protocols { DEMUX_ANY, DEMUX_TCP, DEMUX_UDP, DEMUX_ICMP, DEMUX_ICMP6, DEMUX_SCTP, DEMUX_PROTOCOLS };
+
+#define DEMUX_UNSPLIT 4u             /* shapes that fix a destination and are asked all the same */
+#define DEMUX_MOST_SETS 1024u
+#define DEMUX_ALL_SHAPES UINT16_MAX  /* for an address that comes when there are too many sets */
+
+struct demux_branch {
+    struct demux_leaf all;
+    uint32_t split;                  /* a frame's leaf depends on where it is sent to; else it is `all` */
+    uint32_t apart;                  /* not split, and the first shape takes no frame of another branch */
+    uint16_t is_ip6;
+    uint16_t protocol;               /* enum demux_protocols */
+    uint32_t sets;
+    uint32_t set_room;
+    struct demux_set *set;           /* the first: for addresses that are not in the table */
+};
+
+/* An IP address, network byte order, IPv4 in the first four bytes. */
+struct demux_address {
+    uint64_t word[2];
+};
+
+struct demux_destination {
+    struct demux_address address;
+    uint32_t entries;                /* that fix it; 0: a free place */
+    uint16_t set[DEMUX_PROTOCOLS];
+};
+
+/* Open addressing, at most three quarters full. */
+struct demux_family {
+    struct demux_destination *destination;
+    uint64_t multiplier[2];
+    uint32_t capacity;
+    uint32_t count;
 };
 
 struct exo_demux {
@@ -79,9 +124,20 @@ struct exo_demux {
     uint64_t random;
     uint32_t *head;                  /* handle of the first entry of a binding, by number */
     uint32_t head_capacity;
-    uint8_t protocol_leaf[2][256];   /* IPv4, IPv6: the leaf's number by protocol number */
-    struct demux_leaf leaf[DEMUX_ETHERTYPES][DEMUX_PROTOCOLS];
+    uint8_t branch_of[2][256];       /* IPv4, IPv6: the branch's number by protocol number */
+    struct demux_branch branch[DEMUX_ETHERTYPES][DEMUX_PROTOCOLS];
+    struct demux_family family[2];   /* IPv4, IPv6 */
 };
+
+static inline int demux_same_address(struct demux_address a, struct demux_address b)
+{
+    return !((a.word[0] ^ b.word[0]) | (a.word[1] ^ b.word[1]));
+}
+
+static inline uint32_t demux_address_hash(const struct demux_family *family, struct demux_address a)
+{
+    return (uint32_t)((a.word[0] * family->multiplier[0] + a.word[1] * family->multiplier[1]) >> 32);
+}
 
 /* A conjunct taken apart: its shape's form, and its values in the order of the form's lanes. */
 struct demux_parted {
@@ -155,6 +211,15 @@ void demux_table_put(struct demux_shape *shape, const uint64_t *key, uint32_t he
 void demux_table_drop(struct demux_shape *shape, const uint64_t *key);
 uint32_t demux_entry_take(struct demux_shape *shape);
 void demux_entry_give(struct demux_shape *shape, uint32_t number);
+uint64_t demux_draw(struct exo_demux *demux);                                      /* the next of its seeded random numbers */
+/* demux_destination.c */
+/* Makes room for one more entry of the shape: what follows cannot fail. */
+int32_t demux_destination_reserve(struct exo_demux *demux, const struct demux_shape *shape);
+void demux_destination_add(struct exo_demux *demux, uint32_t place, const uint64_t *value);
+void demux_destination_drop(struct exo_demux *demux, const struct demux_shape *shape, const uint64_t *value);
+void demux_destination_forget(struct exo_demux *demux, uint32_t place);   /* a shape that has no entries any more */
+void demux_destination_free(struct exo_demux *demux);
+uint64_t demux_destination_bytes(const struct exo_demux *demux);
 /* demux_range.c */
 /* The segments of a key with room for one more interval: a larger copy where they have none. NULL: no memory. */
 struct demux_segments *demux_range_reserve(struct demux_shape *shape, struct demux_segments *segments);
@@ -167,6 +232,9 @@ int demux_range_before(const struct demux_shape *shape, const struct demux_entry
 uint32_t demux_range_find(const struct demux_segments *segments, uint32_t value);
 /* demux_dispatch.c */
 void demux_dispatch(struct exo_demux *demux);
+int demux_belongs(const struct exo_form *form, uint32_t ethertype, uint32_t protocol);
+/* The shapes of a branch that fix no destination, and those that do and are in the set; NULL: all. */
+void demux_list(const struct exo_demux *demux, struct demux_leaf *leaf, uint32_t ethertype, uint32_t protocol, const uint64_t *set);
 uint32_t demux_ethertype_of(uint32_t ethertype);      /* enum demux_ethertypes */
 uint32_t demux_protocol_of(uint32_t ethertype, uint32_t protocol);  /* enum demux_protocols; DEMUX_ANY: not dispatched on */
 

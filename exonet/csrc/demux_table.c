@@ -16,7 +16,7 @@
 #define RESEEDS 4
 
 /* splitmix64 */
-static uint64_t draw(struct exo_demux *demux)
+uint64_t demux_draw(struct exo_demux *demux)
 {
     uint64_t z = demux->random += 0x9e3779b97f4a7c15u;
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -27,7 +27,7 @@ static uint64_t draw(struct exo_demux *demux)
 static void draw_multipliers(struct exo_demux *demux, struct exo_table *table)
 {
     for (uint32_t i = 0; i < EXO_MAX_LANES; i++)
-        table->multiplier[i] = draw(demux) | 1;
+        table->multiplier[i] = demux_draw(demux) | 1;
 }
 
 static uint32_t tag_of(const struct demux_shape *shape, const uint64_t *key)
@@ -85,8 +85,10 @@ static int settle(struct demux_shape *shape, uint32_t tag, uint32_t number)
     uint32_t b = home_of(shape, tag), mask = shape->buckets - 1, at;
     if (distance_of(shape, tag) == DEMUX_PROBE_CAP)
         return 0;
-    for (; (at = free_place(&shape->index[b])) == DEMUX_BUCKET; b = (b + 1) & mask)
+    for (; (at = free_place(&shape->index[b])) == DEMUX_BUCKET; b = (b + 1) & mask) {
         shape->index[b].tag[DEMUX_BUCKET]++;
+        shape->index[b].entry[DEMUX_BUCKET] = EXO_ENTRY_ELSEWHERE;
+    }
     shape->index[b].tag[at] = tag;
     shape->index[b].entry[at] = number;
     return 1;
@@ -193,7 +195,8 @@ void demux_table_drop(struct demux_shape *shape, const uint64_t *key)
     struct exo_bucket *bucket = find_key(shape, key, &at);
     bucket->tag[at] = 0;
     for (uint32_t b = home_of(shape, tag); &shape->index[b] != bucket; b = (b + 1) & (shape->buckets - 1))
-        shape->index[b].tag[DEMUX_BUCKET]--;
+        if (!--shape->index[b].tag[DEMUX_BUCKET])
+            shape->index[b].entry[DEMUX_BUCKET] = EXO_ENTRY_NOBODY;
     shape->keys--;
 }
 
@@ -236,6 +239,8 @@ struct demux_shape *demux_shape_new(struct exo_demux *demux, const struct demux_
     if (shape->form.interval.bytes)
         shape->bits += demux_interval_bits(&shape->form.interval, 0, 0);
     shape->entry_free = DEMUX_NONE;
+    shape->entry_top = EXO_ENTRY_FIRST;
+    shape->destination = exo_form_destination(&shape->form);
     shape->table.stride = exo_form_stride(&shape->form);
     shape->probe = demux_probe_table;
     if (reserve_entry(shape) || rebuild(demux, shape, FIRST_BUCKETS, 1)) {

@@ -11,7 +11,7 @@ from typing import Any
 
 from exonet.abi import ffi, lib
 from exonet.errors import KernelBug, MissingError
-from exonet.filters.emit import ASK, SYMBOL, emit
+from exonet.filters.emit import ASK, GLANCE, PROBE, emit
 from exonet.filters.form import Form
 
 __all__ = ["NativeCode", "available", "compile_form"]
@@ -23,23 +23,29 @@ def available() -> bool:
 
 
 class NativeCode:
-    """A probe function: good while this object lives."""
+    """A shape's two functions: good while this object lives."""
 
     def __init__(self, form: Form, engine: Any, text: str) -> None:
         self.form = form
         self.text = text
         self._engine = engine
         self._native_form = form.to_native()
-        self._probe = ffi.cast("exo_probe", engine.get_function_address(SYMBOL))
+        self._probe = ffi.cast("exo_probe", engine.get_function_address(PROBE))
+        self._glance = ffi.cast("exo_glance", engine.get_function_address(GLANCE))
 
     def install(self, demux: Any) -> bool:
         """Lets it answer for its shape, if the demux has that. The object must live as long as the demux uses it."""
-        return bool(lib.exo_demux_install(demux, self._native_form, self._probe))
+        return bool(lib.exo_demux_install(demux, self._native_form, self._probe, self._glance))
 
     @property
     def probe(self) -> Any:
         """The `exo_probe`."""
         return self._probe
+
+    @property
+    def glance(self) -> Any:
+        """The `exo_glance`."""
+        return self._glance
 
     def assembly(self) -> str:
         """The machine's instructions, compiled again from the text."""
@@ -91,7 +97,7 @@ def _module(text: str, machine: Any) -> Any:
 
 
 def compile_form(form: Form) -> NativeCode:
-    """Compiles the probe of a shape: some 10 ms. May run in any thread. MissingError without llvmlite."""
+    """Compiles the code of a shape: some 10 ms. May run in any thread. MissingError without llvmlite."""
     machine = _machine()
     text = emit(form)
     engine = _llvm().create_mcjit_compiler(_module(text, machine), machine)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from exonet.abi import lib
 from exonet.errors import ConflictError, DeniedError, ExhaustedError, UsageError
 from exonet.kernel.capability import Authority, Capability, Quota, Resource, Right, Scope, check
-from exonet.kernel.claims import Claim, Claims
+from exonet.kernel.claims import Claim, Claims, Shape
 from exonet.kernel.estates import Estates
 from exonet.kernel.holding import Holding
 from exonet.kernel.native import MachinePort
@@ -56,7 +56,8 @@ class Binding:
     snoop: bool
     serial: int = 0
     charged: int = 0
-    shapes: tuple[Any, ...] = ()
+    shapes: Sequence[Shape] = ()
+    loose: Sequence[Shape] = ()
     extra: dict[Any, int] = field(default_factory=dict)
     caused: dict["Binding", Sequence[Any]] = field(default_factory=dict)
     breaker: int = 0
@@ -148,13 +149,17 @@ class Bindings:
         if extras:
             self._charge_extras(candidate, extras)
         try:
-            fresh = holding.charge(env.quota, env.name, candidate.charged, candidate.shapes)
+            if not self._filters.whole(consents[0].scope.region):
+                candidate.loose = candidate.shapes
+            else:
+                candidate.loose = tuple([shape for shape in candidate.shapes if not shape.destined])
+            fresh = holding.charge(env.quota, env.name, candidate.charged, candidate.shapes, candidate.loose)
             if fresh and len(holding.shapes) + fresh > FEW_SHAPES:
                 self._leave_some(env, holding, candidate, fresh)
         except ExhaustedError as error:
             raise ExhaustedError(f"filter {wanted.text!r}: {error}") from error
         self._install(candidate, extras)
-        holding.add(candidate.number, candidate, candidate.charged, candidate.shapes)
+        holding.add(candidate.number, candidate, candidate.charged, candidate.shapes, candidate.loose)
         return candidate
 
     def _authorise(
@@ -327,7 +332,7 @@ class Bindings:
         if not binding.snoop:
             self._claims[binding.port].remove(binding)
         holding = self._holdings[binding.env]
-        if not holding.remove(binding.number, binding.charged, binding.shapes):
+        if not holding.remove(binding.number, binding.charged, binding.shapes, binding.loose):
             del self._holdings[binding.env]
         self._machine.unbind(binding.number)
         for owner, more in binding.caused.items():

@@ -389,7 +389,10 @@ def check(
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """The most that one environment may hold of everything it could exhaust."""
+    """The most that one environment may hold of everything it could exhaust.
+
+    loose_shapes: of the shapes of one ethertype and protocol, those that others' frames are asked of, too (holding.py).
+    """
 
     pages: int = 8192
     guaranteed: int = 16
@@ -397,6 +400,7 @@ class Quota:
     bindings: int = 256
     conjuncts: int = 4096
     shapes: int = 64
+    loose_shapes: int = 32
     subscriptions: int = 256
     neighbours: int = 64
     capabilities: int = 256
@@ -407,4 +411,5 @@ class Quota:
         """ExhaustedError where used + more is over the quota `what`."""
         limit: int = getattr(self, what)
         if used + more > limit:
-            raise ExhaustedError(f"environment {environment}: {used} {what} and {more} more: its quota is {limit}")
+            kind = what.replace("_", " ")
+            raise ExhaustedError(f"environment {environment}: {used} {kind} and {more} more: its quota is {limit}")

@@ -15,7 +15,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Protocol
 
-__all__ = ["Claim", "Claims", "Kind", "Lie", "Owner", "lie"]
+__all__ = ["Claim", "Claims", "Kind", "Lie", "Owner", "Shape", "lie"]
 
 Space = Hashable
 Masks = tuple[tuple[Space, int], ...]
@@ -68,6 +68,18 @@ class Kind:
         return inner.guards[0] >= frame and (not ip4 or (inner.guards[2] == at and inner.guards[1] >= ip4))
 
 
+class Shape(Protocol):
+    """The name of a shape (`filters/form.py`); equal ones are one object. branch: the ethertype and protocol that the
+    demux tells it by. destined: it fixes the IP destination.
+    """
+
+    @property
+    def branch(self) -> int: ...
+    @property
+    def destined(self) -> bool: ...
+    def __bytes__(self) -> bytes: ...
+
+
 class Late(Protocol):
     """Makes conjuncts when they are asked for."""
 
@@ -87,7 +99,7 @@ class Claim:
         conjunct: Any,
         kind: Kind,
         values: tuple[int, ...],
-        shape: Hashable,
+        shape: Shape,
         *,
         excluded: Sequence[tuple[Space, int, int]] = (),
         low: float,

@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""The holding of an environment: how much of its quota its bindings use, kept as counters."""
+"""The holding of an environment: how much of its quota its bindings use, kept as counters.
 
-from collections.abc import Hashable, Iterable
+A shape is loose where others' frames are asked of it, too: it fixes no IP destination, or the owner's region is less
+than whole destinations, so that another may own the rest of an address. Each is one probe more for such a frame, so
+they are limited by the pair of ethertype and protocol that the demux tells them by.
+"""
+
+from collections.abc import Iterable, Sequence
 from typing import Generic, TypeVar
 
 from exonet.kernel.capability import Quota
+from exonet.kernel.claims import Shape
 
 __all__ = ["Holding"]
 
@@ -13,17 +19,20 @@ Bound = TypeVar("Bound")
 
 class Holding(Generic[Bound]):
     """bindings: by number, the oldest first. conjuncts: those of all, and the further ones that others hold because
-    of them. shapes: how many bindings need each.
+    of them. shapes, loose: how many bindings need each.
     """
 
-    __slots__ = ("bindings", "conjuncts", "shapes")
+    __slots__ = ("bindings", "conjuncts", "loose", "shapes")
 
     def __init__(self) -> None:
         self.bindings: dict[int, Bound] = {}
         self.conjuncts = 0
-        self.shapes: dict[Hashable, int] = {}
+        self.shapes: dict[Shape, int] = {}
+        self.loose: dict[Shape, int] = {}
 
-    def charge(self, quota: Quota, environment: str, conjuncts: int, shapes: Iterable[Hashable]) -> int:
+    def charge(
+        self, quota: Quota, environment: str, conjuncts: int, shapes: Iterable[Shape], loose: Sequence[Shape]
+    ) -> int:
         """ExhaustedError where one more binding is over a quota. Returns how many of its shapes are new here."""
         held = self.shapes
         fresh = 0
@@ -36,23 +45,36 @@ class Holding(Generic[Bound]):
             quota.charge("conjuncts", self.conjuncts, conjuncts, environment)
         if len(held) + fresh > quota.shapes:
             quota.charge("shapes", len(held), fresh, environment)
+        if len(self.loose) + len(loose) > quota.loose_shapes:
+            self._charge_loose(quota, environment, loose)
         return fresh
 
-    def add(self, number: int, binding: Bound, conjuncts: int, shapes: Iterable[Hashable]) -> None:
+    def _charge_loose(self, quota: Quota, environment: str, loose: Sequence[Shape]) -> None:
+        held: dict[int, int] = {}
+        for shape in self.loose:
+            held[shape.branch] = held.get(shape.branch, 0) + 1
+        more: dict[int, int] = {}
+        for shape in loose:
+            if shape not in self.loose:
+                more[shape.branch] = more.get(shape.branch, 0) + 1
+        for branch, count in more.items():
+            quota.charge("loose_shapes", held.get(branch, 0), count, environment)
+
+    def add(self, number: int, binding: Bound, conjuncts: int, shapes: Iterable[Shape], loose: Sequence[Shape]) -> None:
         self.bindings[number] = binding
         self.conjuncts += conjuncts
-        held = self.shapes
-        for shape in shapes:
-            held[shape] = held.get(shape, 0) + 1
+        for held, needed in ((self.shapes, shapes), (self.loose, loose)):
+            for shape in needed:
+                held[shape] = held.get(shape, 0) + 1
 
-    def remove(self, number: int, conjuncts: int, shapes: Iterable[Hashable]) -> bool:
+    def remove(self, number: int, conjuncts: int, shapes: Iterable[Shape], loose: Iterable[Shape]) -> bool:
         """Returns whether anything is left."""
         del self.bindings[number]
         self.conjuncts -= conjuncts
-        held = self.shapes
-        for shape in shapes:
-            if held[shape] == 1:
-                del held[shape]
-            else:
-                held[shape] -= 1
+        for held, needed in ((self.shapes, shapes), (self.loose, loose)):
+            for shape in needed:
+                if held[shape] == 1:
+                    del held[shape]
+                else:
+                    held[shape] -= 1
         return bool(self.bindings)

@@ -6,10 +6,10 @@ number is still to be written. The text names it: a kernel has one Prepared for 
 Owner: the one kernel thread, which alone writes into the native boxes.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from exonet.kernel.claims import Claim
+from exonet.kernel.claims import Claim, Shape
 
 __all__ = ["Box", "Prepared"]
 
@@ -29,7 +29,7 @@ class Prepared:
         text: str,
         conjuncts: Sequence[Any],
         claims: Sequence[Claim],
-        shapes: Sequence[Hashable],
+        shapes: Sequence[Shape],
         box: Callable[[Any], Box],
     ) -> None:
         self.text = text

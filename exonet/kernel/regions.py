@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
+from exonet.abi import ffi, lib
 from exonet.errors import FilterError
 from exonet.filters.compile import CompiledFilter, conjuncts_of, fill, of_source
 from exonet.filters.conjunct import FRAME, LENGTH, Conjunct, Term
@@ -29,16 +30,25 @@ from exonet.kernel.prepared import Box, Prepared
 __all__ = ["Regions"]
 
 REMEMBERED = 512
+DESTINATION = sum(255 << 8 * at for at in (12, 13, 20, 23, *range(30, 34), *range(38, 54)))
+IP6_FRAGMENT = 44
 IP4_HEADERS = (14, 18, 22)  # where an IPv4 header may begin: untagged, behind a tag, behind two or PPPoE
 
 
 class ShapeName:
-    """A shape that is compared by identity: there is one for equal ones."""
+    """A shape that is compared by identity: there is one for equal ones.
 
-    __slots__ = ("__weakref__", "shape")
+    branch: the ethertype and protocol that the demux tells it by. destined: it fixes the IP destination.
+    """
+
+    __slots__ = ("__weakref__", "branch", "destined", "shape")
 
     def __init__(self, shape: bytes) -> None:
         self.shape = shape
+        native = ffi.new("struct exo_form *")
+        ffi.memmove(native, shape, len(shape))
+        self.branch = int(lib.exo_form_branch(native))
+        self.destined = lib.exo_form_destination(native) != 0
 
     def __bytes__(self) -> bytes:
         """As filters/form.py names it."""
@@ -59,6 +69,7 @@ class Regions:
         self._prepared: WeakValueDictionary[str, Prepared] = WeakValueDictionary()
         self._kinds: WeakValueDictionary[Any, Kind] = WeakValueDictionary()
         self._shapes: WeakValueDictionary[bytes, ShapeName] = WeakValueDictionary()
+        self._whole: dict[str, bool] = {}
         self._recent: deque[Prepared] = deque(maxlen=REMEMBERED)
         self._everything = self._prepare("everything", tuple(Region.everything().conjuncts))
 
@@ -144,6 +155,17 @@ class Regions:
         """Does every frame of `inner` match `outer`? For `capability.Authority`."""
         return self.covers(self.prepare(outer), self.prepare(inner))
 
+    def whole(self, region: str | None) -> bool:
+        """Is a region made of whole destinations, so that who holds it shares no address with another owner?"""
+        if region is None:
+            return True
+        found = self._whole.get(region)
+        if found is None:
+            if len(self._whole) >= REMEMBERED:
+                self._whole.clear()
+            found = self._whole[region] = all(map(_is_whole, self.prepare(region).conjuncts))
+        return found
+
     def relation(self, a: Sequence[Conjunct], b: Sequence[Conjunct]) -> Relation:
         return relation(a, b)
 
@@ -194,6 +216,16 @@ def hull(conjunct: Conjunct) -> tuple[Term, ...]:
 def _pieces(conjunct: Conjunct) -> tuple[Conjunct, ...]:
     """The boxes without an interval that a conjunct with one is the union of; () where it has none."""
     return conjunct.plain() if conjunct.interval else ()
+
+
+def _is_whole(conjunct: Conjunct) -> bool:
+    """Does it look at nothing but ethertype, IP protocol (also behind IPv6's fragment header) and IP destination?"""
+    for piece in _pieces(conjunct) or (conjunct,):
+        for space, mask, value in (*piece.box, *piece.excluded):
+            fragment = value >> 8 * 20 & 255 == IP6_FRAGMENT
+            if space != FRAME or mask & ~(DESTINATION | 255 << 8 * 54 if fragment else DESTINATION):
+                return False
+    return True
 
 
 def volume(conjunct: Conjunct) -> tuple[float, float]:

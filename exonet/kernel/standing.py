@@ -6,12 +6,12 @@ the whole filters are compared: a union can lie within another though none of it
 other's.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from exonet.errors import ExhaustedError
-from exonet.kernel.claims import Claim, Lie, lie
+from exonet.kernel.claims import Claim, Lie, Shape, lie
 from exonet.kernel.prepared import Prepared
 
 __all__ = ["MOST_PAIRS", "Filters", "Standing", "exact", "quick", "stand"]
@@ -27,6 +27,9 @@ class Filters(Protocol):
     def prepare(self, source: Any) -> Prepared:
         """A filter that is ready to be bound; None: everything. FilterError."""
 
+    def whole(self, region: str | None) -> bool:
+        """Is it made of whole IP destinations?"""
+
     def relation(self, a: Sequence[Any], b: Sequence[Any]) -> Any:
         """.kind and .example. ExhaustedError where it takes too long to say."""
 
@@ -39,7 +42,7 @@ class Filters(Protocol):
     def taker(self, conjuncts: Sequence[Any], example: Any) -> str:
         """The conjunct that takes the example, for people."""
 
-    def shapes(self, conjuncts: Sequence[Any]) -> Sequence[Hashable]:
+    def shapes(self, conjuncts: Sequence[Any]) -> Sequence[Shape]:
         """The distinct shapes that they need; equal ones are one object."""
 
     def box(self, conjunct: Any) -> Any:

@@ -176,22 +176,25 @@ class Table:
         """Gives native code to every shape that has none; how many that were. Skip without llvmlite."""
         new = self.forms(tabled=True)
         for form in new:
-            lib.exo_demux_install(self.native, form, self.code(form))
+            self.code(form).install(self.native)
         return len(new)
 
-    def code(self, form: Any) -> Any:
-        """The native probe of a form, compiled once. Skip without llvmlite."""
+    def code(self, form: Any) -> NativeCode:
+        """The native code of a form, compiled once. Skip without llvmlite."""
         if not available():
             raise Skip("llvmlite is not installed: pip install 'exonet[native]'")
         key = Form.of(form)
         if key not in self._code:
             self._code[key] = compile_form(key)
-        return self._code[key].probe
+        return self._code[key]
 
     def answer(self, *, native: bool) -> None:
         """From here on by native code, or by the tables. Skip where there is no native code."""
         for form in self.forms():
-            lib.exo_demux_install(self.native, form, self.code(form) if native else ffi.NULL)
+            if native:
+                self.code(form).install(self.native)
+            else:
+                lib.exo_demux_install(self.native, form, ffi.NULL, ffi.NULL)
 
     def probes(self, work: Work) -> tuple[float, int]:
         """Probes per frame of a working set: on average, and the most."""
@@ -200,8 +203,8 @@ class Table:
         asked = np.zeros(lib.EXO_PROBE_BURST, np.uint32)
         kept, total, most = [], 0, 0
         for form in self.forms():
-            kept.append(_counted(self.code(form), asked))
-            lib.exo_demux_install(self.native, form, kept[-1])
+            kept.append(_counted(self.code(form).probe, asked))
+            lib.exo_demux_install(self.native, form, kept[-1], ffi.NULL)
         order = work.order if work.order is not None else np.arange(len(work.frames))
         for start in range(0, len(order), len(frames)):
             burst = order[start : start + len(frames)]

@@ -23,6 +23,15 @@ class Compiled:
 
 
 @dataclass(frozen=True)
+class FakeShape:
+    """Of the fields that are fixed."""
+
+    fields: frozenset[str]
+    branch: int = 0
+    destined: bool = True
+
+
+@dataclass(frozen=True)
 class FakeKind:
     value: str
 
@@ -101,7 +110,8 @@ class FakeFilters:
         kind = self.kinds.setdefault(masks, Kind(masks, (0, 0, 0), plain=True))
         values = tuple(int.from_bytes(value.encode()) for _, value in rows)
         volume = 2.0 ** (-64 * len(rows))
-        return Claim(box, kind, values, frozenset(name for name, _ in box), low=volume, high=volume, rank=-len(rows))
+        shape = FakeShape(frozenset(name for name, _ in box))
+        return Claim(box, kind, values, shape, low=volume, high=volume, rank=-len(rows))
 
     def taker(self, conjuncts: Sequence[Box], example: FakeExample) -> str:
         return "it"
@@ -113,7 +123,10 @@ class FakeFilters:
         return (binding, box)
 
     def shapes(self, conjuncts: Sequence[Box]) -> Sequence[Any]:
-        return [frozenset(name for name, _ in conjunct) for conjunct in conjuncts]
+        return [FakeShape(frozenset(name for name, _ in conjunct)) for conjunct in conjuncts]
+
+    def whole(self, region: str | None) -> bool:
+        return True
 
 
 @dataclass

@@ -5,13 +5,19 @@ Every frame lies against the end of its mapping, before a page that nobody may t
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import ARP, Dot1Q, Ether
 
 from exonet.abi import NO_OWNER, ffi, lib
 from exonet.filters.compile import compile_filter
+from exonet.filters.form import Form
 from exonet.filters.libpcap import Libpcap
+from exonet.filters.native import compile_form
 from tests.demux_box import Demux, Frame, made_frames, mutate, sample_frames
 from tests.filter_list import DECOMPOSE
 from tests.guarded import Codes, Guarded
@@ -109,12 +115,71 @@ def test_native_reads_nothing_past_the_end(length: int, fill: int, codes: Codes,
     assert classify(demux, guarded, frames) == table
 
 
+LISTENERS = (
+    "ip and udp and dst host 10.7.0.2 and dst port 53",
+    "ip and udp and dst port 53",
+    "ip6 and udp and dst port 53",
+    "ip proto 17",
+)
+
+
+BURST = lib.EXO_PROBE_BURST
+
+
+def forms(demux: Demux) -> Iterator[Any]:
+    for place in range(demux.shapes):
+        form = ffi.new("struct exo_form *")
+        assert lib.exo_demux_form(demux.native, place, form) == 0
+        yield form
+
+
+@pytest.mark.parametrize("texts", [LISTENERS[:1], LISTENERS[:2], LISTENERS])
+def test_r05_a_burst_that_looks_alike_is_answered_as_frame_by_frame(texts: Sequence[str], codes: Codes) -> None:
+    """A glance at a burst's first, middle and last frame says UDP; between them is everything else."""
+    chosen, demux = random.Random(len(texts)), Demux(4)
+    for binding, text in enumerate(texts):
+        for conjunct in compile_filter(text).conjuncts:
+            assert demux.insert(binding, conjunct) == 0
+    alike = bytes(Ether() / IP(src="10.0.0.1", dst="10.7.0.2") / UDP(dport=53) / bytes(18))
+    others = [
+        bytes(Ether() / IP(src="10.0.0.1", dst="10.7.0.2", options=b"\x01\x01\x01\x01") / UDP(dport=53) / bytes(18)),
+        bytes(Ether() / IP(src="10.0.0.1", dst="10.7.0.2", frag=1) / UDP(dport=53) / bytes(18)),
+        bytes(Ether() / IP(src="10.0.0.1", dst="10.7.0.2") / TCP(dport=53) / bytes(18)),
+        bytes(Ether() / IP(src="10.0.0.1", dst="10.7.0.3") / UDP(dport=53) / bytes(18)),
+        bytes(Ether() / IP(src="10.0.0.1", dst="10.7.0.2") / UDP(dport=54) / bytes(18)),
+        bytes(Ether() / IPv6() / UDP(dport=53) / bytes(18)),
+        bytes(Ether() / Dot1Q(vlan=5) / IP(dst="10.7.0.2") / UDP(dport=53) / bytes(18)),
+        bytes(Ether() / ARP()),
+        b"",
+        *(alike[:length] for length in (13, 14, 23, 24, 33, 34, 37, 38)),
+    ]
+    frames = [(alike, 60) if chosen.random() < 0.5 else (each := chosen.choice(others), len(each)) for _ in range(2560)]
+    for burst in range(0, len(frames), BURST):
+        for place in (0, BURST // 2, BURST - 1):
+            frames[burst + place] = alike, 60
+    room = [Guarded() for _ in range(BURST)]
+    table = classify(demux, room, frames)
+    glances, keep = 0, []
+    for code in (compile_form(Form.of(form)) for form in forms(demux)):
+
+        @ffi.callback("exo_glance")  # type: ignore[untyped-decorator]
+        def glance(*burst: Any, glance: Any = code.glance) -> None:
+            nonlocal glances
+            glances += 1
+            glance(*burst)
+
+        keep.append((code, glance))
+        assert lib.exo_demux_install(demux.native, code.form.to_native(), code.probe, glance) == 1
+    assert classify(demux, room, frames) == table
+    assert glances == len(frames) // BURST
+
+
 def test_native_code_goes_back_to_the_table(codes: Codes, guarded: list[Guarded], pool: list[Frame]) -> None:
     demux = Demux()
     demux.bind(0, compile_filter("tcp").conjuncts)
     codes.install(demux)
     native, form = classify(demux, guarded, pool), ffi.new("struct exo_form *")
     assert [lib.exo_demux_form(demux.native, place, form) for place in range(2)] == [1, 1]
-    assert lib.exo_demux_install(demux.native, form, ffi.NULL) == 1
+    assert lib.exo_demux_install(demux.native, form, ffi.NULL, ffi.NULL) == 1
     assert lib.exo_demux_form(demux.native, 1, form) == 0
     assert classify(demux, guarded, pool) == native

@@ -3,13 +3,17 @@
 when many are live.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from scapy.layers.inet import IP, UDP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import Ether
 
-from exonet.abi import check, lib
+from exonet.abi import check, ffi, lib
 from exonet.clock import Clock
 from exonet.errors import ConflictError, DeniedError, ExhaustedError, FilterError
 from exonet.filters.fields import Tcp, Udp
@@ -187,29 +191,87 @@ def masks(first: int = 0) -> Iterator[str]:
         yield f"udp and dst port {i + 1} and udp[{8 + i // 8}] & {1 << i % 8} != 0"
 
 
-def test_the_tuple_space_explosion_ends_at_the_quota(desk: Desk) -> None:
-    """CVE-2019-25076: many masks, each one more probe for everybody's frames."""
-    desk.open("victim", "udp and dst net 10.0.0.0/8")
-    attacker = desk.open("attacker", "udp and not dst net 10.0.0.0/8 and not ip6", replace(Quota(), shapes=12))
-    desk.bind("victim", "udp and dst host 10.0.0.1 and dst port 53")
-    mine, refused = int(lib.exo_demux_shapes(desk.demux)), 0
-    for text in masks():
+def probes_of(desk: Desk, frame: bytes) -> tuple[int | None, int]:
+    """The frame's owner, and of how many shapes it was asked."""
+    asked = 0
+
+    @ffi.callback("exo_probe")  # type: ignore[untyped-decorator]
+    def probe(table: Any, frames: Any, n: int, found: Any, owners: Any) -> None:
+        nonlocal asked
+        asked += n
+        for i in range(n):
+            lib.exo_demux_ask(table, frames + i, found + i, owners + frames[i].place)
+
+    form = ffi.new("struct exo_form *")
+    for place in range(lib.EXO_MAX_SHAPES):
+        if lib.exo_demux_form(desk.demux, place, form) >= 0:
+            assert lib.exo_demux_install(desk.demux, form, probe, ffi.NULL) == 1
+    frames, data, owner = ffi.new("struct exo_frame *"), ffi.from_buffer(frame), ffi.new("uint32_t *")
+    frames.data, frames.len, frames.wire_len = data, len(frame), len(frame)
+    ffi.memmove(owner, b"\xff" * 4, 4)
+    lib.exo_demux_classify(desk.demux, frames, 1, owner)
+    for place in range(lib.EXO_MAX_SHAPES):
+        if lib.exo_demux_form(desk.demux, place, form) >= 0:
+            lib.exo_demux_install(desk.demux, form, ffi.NULL, ffi.NULL)
+    return (None if owner[0] == lib.EXO_NO_OWNER else int(owner[0])), asked
+
+
+@pytest.mark.parametrize(
+    ("layer", "victim", "attacker"),
+    [("ip", "10.7.0.2", "10.7.0.9"), ("ip6", "fd00::2", "fd00::9"), ("ip", "10.7.0.2", "10.9.0.0/16")],
+)
+def test_the_tuple_space_explosion_costs_nobody_else_a_probe(
+    desk: Desk, layer: str, victim: str, attacker: str
+) -> None:
+    """CVE-2019-25076: many masks, each one more probe; here for frames to the attacker's own addresses only."""
+    desk.open("victim", f"{layer} and udp and dst host {victim}")
+    where = "net" if "/" in attacker else "host"
+    desk.open("attacker", f"{layer} and udp and dst {where} {attacker}", Quota())
+    mine = desk.bind("victim", f"{layer} and udp and dst host {victim} and dst port 53")
+    make = IPv6(src="fd00::1", dst=victim) if layer == "ip6" else IP(src="10.0.0.1", dst=victim)
+    frame = bytes(Ether(dst="02:00:00:00:00:01") / make / UDP(dport=53) / bytes(64))
+    assert probes_of(desk, frame) == (mine.number, 1)
+    refused = 0
+    for i in range(100):
+        host = attacker.replace("0.0/16", f"0.{i}")
+        field = f"ether[{62 + i // 8}]" if layer == "ip6" else f"udp[{8 + i // 8}]"
         try:
-            desk.bind("attacker", f"({text}) and ip and not dst net 10.0.0.0/8")
+            desk.bind(
+                "attacker", f"{layer} and udp and dst host {host} and dst port {i + 1} and {field} & {1 << i % 8} != 0"
+            )
         except ExhaustedError as error:
             assert "shapes" in str(error)
             refused += 1
+    assert refused == 100 - Quota().shapes
+    assert probes_of(desk, frame) == (mine.number, 1)
+
+
+def test_shapes_that_others_frames_are_asked_of_are_few(desk: Desk) -> None:
+    """Where owners share an address by ports, or filter on no address: at most so many probes more for the others."""
+    desk.open("victim", "udp and dst host 10.0.0.1 and dst port 53")
+    attacker = desk.open("attacker", "udp and ip and not dst port 53", replace(Quota(), loose_shapes=12))
+    mine = desk.bind("victim", "udp and dst host 10.0.0.1 and dst port 53")
+    before, refused = int(lib.exo_demux_shapes(desk.demux)), 0
+    for number, text in enumerate(masks(60)):
+        address = "dst host 10.0.0.1 and " if number % 2 else ""
+        try:
+            desk.bind("attacker", f"ip and {address}({text}) and not dst port 53")
+        except ExhaustedError as error:
+            assert re.search(r"environment attacker: \d+ loose shapes and 1 more: its quota is 12", str(error))
+            refused += 1
     assert refused > 380
-    assert lib.exo_demux_shapes(desk.demux) <= mine + attacker.quota.shapes
-    desk.bind("victim", "udp and dst host 10.0.0.1 and dst port 54")
+    frame = bytes(Ether(dst="02:00:00:00:00:01") / IP(src="10.0.0.9", dst="10.0.0.1") / UDP(dport=53) / bytes(64))
+    owner, probes = probes_of(desk, frame)
+    assert owner == mine.number and probes <= 1 + attacker.quota.loose_shapes
     desk.machine.environments.end(attacker, "enough")
-    assert lib.exo_demux_shapes(desk.demux) == mine
+    assert lib.exo_demux_shapes(desk.demux) == before
+    assert probes_of(desk, frame) == (mine.number, 1)
 
 
 def test_the_last_shapes_of_a_port_are_for_those_who_hold_few(desk: Desk) -> None:
     names = [f"e{i}" for i in range(5)]
     for i, name in enumerate(names):
-        desk.open(name, f"udp dst portrange {1000 * i}-{1000 * i + 999}", Quota(shapes=64))
+        desk.open(name, f"udp dst portrange {1000 * i}-{1000 * i + 999}", Quota(shapes=64, loose_shapes=64))
     for i, name in enumerate(names[:4]):
         with pytest.raises(ExhaustedError, match=rf"environment {name}: \d+ shapes"):
             for text in masks(1000 * i):
