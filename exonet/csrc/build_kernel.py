@@ -11,6 +11,7 @@ ROOT = HERE.parent.parent
 HEADERS = (
     "exo_abi.h",
     "frame.h",
+    "l3.h",
     "ledger.h",
     "checksum.h",
     "wire.h",

@@ -215,34 +215,6 @@ void exo_deliver_publish(struct exo_env *env)
     }
 }
 
-static void snoop(struct exo_machine *m, const struct exo_frame *frame)
-{
-    uint32_t bindings[EXO_MAX_ENVS];
-    uint32_t n = exo_demux_match_all(m->port[frame->port].snoops, frame, bindings, EXO_MAX_ENVS);
-    for (uint32_t i = 0; i < n && i < EXO_MAX_ENVS; i++) {
-        m->ledger.copies[EXO_S_DEMUX]++;
-        exo_deliver_to(m, bindings[i], frame, EXO_F_SNOOP);
-    }
-}
-
-/* Everything that is not a unicast frame with an owner: groups, what asks for an address, ICMP errors by their quoted packet,
- * fragments, nobody's. */
-static void deliver_rarer(struct exo_machine *m, const struct exo_frame *frame, uint32_t owner)
-{
-    if (frame->len >= 6 && frame->data[0] & 1) {
-        exo_deliver_group(m, frame);
-        return;
-    }
-    uint32_t quoted = exo_quoted_owner(m, frame);
-    owner = quoted != EXO_NO_OWNER ? quoted : exo_asked_owner(m, frame, owner);
-    uint32_t held = 0;
-    owner = exo_fragment_follow(m, frame, owner, &held);
-    if (owner != EXO_NO_OWNER)
-        exo_deliver_to(m, owner, frame, 0);
-    else if (!held)
-        exo_machine_fate(m, frame, EXO_R_DEMUX_NO_MATCH, NULL);
-}
-
 /* Could it be anything but a plain unicast packet: a group address, ARP, ICMP, a fragment? */
 static inline int is_rare(const struct exo_frame *frame)
 {
@@ -253,7 +225,7 @@ static inline int is_rare(const struct exo_frame *frame)
         return d[13] == 0x06 || (d[13] == 0x00 && ((exo_be16(d + 20) & 0x3fff) != 0 || d[23] == 1));
     if (d[12] == 0x86 && d[13] == 0xdd)
         return d[20] == 44 || d[20] == 58;
-    return 0;
+    return (d[12] == 0x81 || d[12] == 0x88) && exo_l3_rare(frame);   /* a tag, a session */
 }
 
 static void publish_all(struct exo_machine *m)
@@ -263,63 +235,117 @@ static void publish_all(struct exo_machine *m)
             exo_deliver_publish(m->env[i]);
 }
 
-/* Owners of frames just taken. Those that were held back before keep theirs, unless a binding has come or gone since. */
-static void classify(struct port *p, uint32_t queue, const struct exo_frame *frames, uint32_t n, uint32_t *owners)
+/* Frames just taken, and whose they are. `looked`: the ICMP errors among the first so many have the owners of what they quote. */
+struct burst {
+    uint32_t n;
+    uint32_t looked;
+    uint32_t owners[EXO_BURST];
+    struct exo_frame frames[EXO_BURST];
+};
+
+/* Those that were held back before keep their owners, unless a binding has come or gone since. */
+static void classify(struct port *p, uint32_t queue, struct burst *b)
 {
     struct held_back *held = &p->held[queue];
-    int same = held->n && held->first == frames[0].id && held->changes == exo_demux_changes(p->demux);
-    uint32_t known = !same ? 0 : held->n < n ? held->n : n;
-    memcpy(owners, held->owners, known * sizeof *owners);
-    exo_demux_classify(p->demux, frames + known, n - known, owners + known);
+    int same = held->n && held->first == b->frames[0].id && held->changes == exo_demux_changes(p->demux);
+    uint32_t known = !same ? 0 : held->n < b->n ? held->n : b->n;
+    memcpy(b->owners, held->owners, known * sizeof *b->owners);
+    exo_demux_classify(p->demux, b->frames + known, b->n - known, b->owners + known);
+    b->looked = held->looked < known ? held->looked : known;
     held->n = 0;
 }
 
-static void hold_back(struct port *p, uint32_t queue, const struct exo_frame *frames, uint32_t n, const uint32_t *owners)
+/* The frames from i on stay in the NIC. */
+static void hold_back(struct exo_machine *m, struct port *p, uint32_t queue, struct burst *b, uint32_t i)
 {
     struct held_back *held = &p->held[queue];
-    held->n = n;
-    held->first = frames[0].id;
+    held->n = b->n - i;
+    held->looked = b->looked > i ? b->looked - i : 0;
+    held->first = b->frames[i].id;
     held->changes = exo_demux_changes(p->demux);
-    memcpy(held->owners, owners, n * sizeof *owners);
-    exo_nic_untake(p->nic, queue, n);
+    memcpy(held->owners, b->owners + i, held->n * sizeof *b->owners);
+    exo_nic_untake(p->nic, queue, held->n);
+    m->ledger.in[EXO_S_DEMUX] -= held->n;
+    b->n = i;
+}
+
+static struct exo_env *env_of(const struct exo_machine *m, uint32_t owner)
+{
+    return owner == EXO_NO_OWNER ? NULL : m->env[slot_of_env(m->binding[owner].env)];
+}
+
+static void snoop(struct exo_machine *m, const struct exo_frame *frame)
+{
+    uint32_t bindings[EXO_MAX_ENVS];
+    uint32_t n = exo_demux_match_all(m->port[frame->port].snoops, frame, bindings, EXO_MAX_ENVS);
+    for (uint32_t i = 0; i < n && i < EXO_MAX_ENVS; i++) {
+        m->ledger.copies[EXO_S_DEMUX]++;
+        exo_deliver_to(m, bindings[i], frame, EXO_F_SNOOP);
+    }
+}
+
+/* Everything that is not a unicast frame with an owner: groups, what asks for an address, ICMP errors, fragments, nobody's. 0: the frame
+ * is to wait in the NIC. */
+static __attribute__((noinline)) int deliver_rarer(struct exo_machine *m, struct port *p, struct burst *b, uint32_t i, int snoops)
+{
+    const struct exo_frame *frame = &b->frames[i];
+    uint32_t group = frame->data[0] & 1, patient = p->config.mode == EXO_NIC_BACKPRESSURE, held = 0;
+    if (!group && i >= b->looked && is_rare(frame)) {
+        exo_quoted_owners(p->demux, frame, b->n - i, b->owners + i);   /* of all the errors of the burst */
+        b->looked = b->n;
+    }
+    struct exo_env *env = env_of(m, b->owners[i]);
+    if (patient && (group ? worth_waiting_for_any(m) : env && short_of_room(env) && worth_waiting(m, env)))
+        return 0;
+    if (snoops)
+        snoop(m, frame);
+    if (group && frame->len >= 6) {
+        exo_deliver_group(m, frame);
+        return 1;
+    }
+    uint32_t owner = exo_fragment_follow(m, frame, exo_asked_owner(m, frame, b->owners[i]), &held);
+    if (owner != EXO_NO_OWNER)
+        exo_deliver_to(m, owner, frame, 0);
+    else if (!held)
+        exo_machine_fate(m, frame, EXO_R_DEMUX_NO_MATCH, NULL);
+    return 1;
 }
 
 uint32_t exo_deliver_some(struct exo_machine *m, uint32_t port, uint32_t queue, uint32_t max)
 {
-    struct exo_frame frames[EXO_BURST];
-    uint32_t owners[EXO_BURST];
+    struct burst b;
     struct port *p = &m->port[port];
-    uint32_t n = exo_nic_take(p->nic, queue, frames, max), plain = 0;
+    uint32_t n = exo_nic_take(p->nic, queue, b.frames, max), plain = 0;
     if (!n)
         return 0;
+    b.n = n;
     m->ledger.in[EXO_S_DEMUX] += n;
-    classify(p, queue, frames, n, owners);
+    classify(p, queue, &b);
     if (m->config.clock == EXO_CLOCK_VIRTUAL)
         for (uint32_t i = 0; i < n; i++)
-            exo_cpu_charge(m, m->sim.costs.classify + m->sim.costs.place + m->sim.costs.place_byte_ps * frames[i].len / 1000);
+            exo_cpu_charge(m, m->sim.costs.classify + m->sim.costs.place + m->sim.costs.place_byte_ps * b.frames[i].len / 1000);
     int snoops = exo_demux_conjuncts(p->snoops) != 0, patient = p->config.mode == EXO_NIC_BACKPRESSURE;
     for (uint32_t i = 0; i < n; i++) {
-        struct exo_env *env = owners[i] == EXO_NO_OWNER ? NULL : m->env[slot_of_env(m->binding[owners[i]].env)];
-        int group = frames[i].data[0] & 1;
-        if (patient && (group ? worth_waiting_for_any(m) : env && short_of_room(env) && worth_waiting(m, env))) {
-            hold_back(p, queue, frames + i, n - i, owners + i);
-            m->ledger.in[EXO_S_DEMUX] -= n - i;
-            n = i;
+        struct exo_env *env = env_of(m, b.owners[i]);
+        if (EXO_UNLIKELY(!env || is_rare(&b.frames[i]))) {
+            if (deliver_rarer(m, p, &b, i, snoops))
+                continue;
+            hold_back(m, p, queue, &b, i);
+            break;
+        }
+        if (patient && short_of_room(env) && worth_waiting(m, env)) {
+            hold_back(m, p, queue, &b, i);
             break;
         }
         if (EXO_UNLIKELY(snoops))
-            snoop(m, &frames[i]);
-        if (EXO_UNLIKELY(!env || is_rare(&frames[i]))) {
-            deliver_rarer(m, &frames[i], owners[i]);
-            continue;
-        }
+            snoop(m, &b.frames[i]);
         plain++;
-        place_or_count(m, env, &frames[i], 0, owners[i]);
+        place_or_count(m, env, &b.frames[i], 0, b.owners[i]);
     }
     count_owned(m, plain);
     exo_nic_refill(p->nic, queue, exo_now(m));
     publish_all(m);
-    return n;
+    return b.n;
 }
 
 uint32_t exo_deliver_burst(struct exo_machine *m, uint32_t port, uint32_t queue)

@@ -66,6 +66,7 @@ struct exo_env {
     struct exo_placed *placed;        /* receive_entries of them */
     struct exo_local local[64];
     uint32_t locals;
+    uint16_t vlan;           /* the 802.1Q VLAN that the operator put it on, before it registers anything; 0: none */
     uint32_t inline_ready;   /* an inline environment with something to do */
     /* counters */
     uint64_t placed_frames;

@@ -12,6 +12,7 @@
 
 #include "exo_abi.h"
 #include "frame.h"
+#include "l3.h"
 #include "ledger.h"
 #include "checksum.h"
 #include "wire.h"
@@ -27,6 +28,9 @@
 
 #define EXO_LIKELY(x) __builtin_expect(!!(x), 1)
 #define EXO_UNLIKELY(x) __builtin_expect(!!(x), 0)
+
+/* Ethertypes of the network layers that are looked into. */
+enum { EXO_ETHER_IP4 = 0x0800, EXO_ETHER_ARP = 0x0806, EXO_ETHER_IP6 = 0x86dd };
 
 /* Wire integers: no alignment, no byte order assumed. */
 static inline uint16_t exo_be16(const uint8_t *p) { return (uint16_t)(p[0] << 8 | p[1]); }

@@ -2,6 +2,7 @@
  *
  * Fragment tracking, the stage after the stateless classifier (SEMANTICS R5): later fragments follow the owner of the first while a
  * bounded, timed table remembers it; fragments that come before their first wait within a quota, then are demux.fragment_lost.
+ * Datagrams are told apart by VLAN and PPPoE session too: one VLAN's fragment never follows another's.
  * RFC 791 (IPv4 identification), RFC 8200 4.5 (IPv6 fragment header directly after the fixed header).
  */
 #include <stdlib.h>
@@ -11,38 +12,48 @@
 #define REMEMBER_NS 30000000000u
 #define WAIT_NS 1000000000u
 
-/* The fragment's datagram as a key; 0: not a fragment. *first: it is the first one. */
-static int datagram_key(const struct exo_frame *frame, uint8_t key[40], int *first)
+_Static_assert(sizeof(struct datagram) == 60, "keys are compared and hashed as bytes");
+
+/* The datagram that a frame is a fragment of; 0: it is none. *first: the first one. */
+static int datagram_of(const struct exo_frame *frame, struct datagram *key, int *first)
 {
-    const uint8_t *d = frame->data;
-    uint16_t type = exo_be16(d + 12);
-    memset(key, 0, 40);
-    key[39] = (uint8_t)frame->port;
-    if (type == 0x0800 && frame->len >= 34) {
-        uint16_t word = exo_be16(d + 20);
-        if (!(word & 0x3fff))
-            return 0;
-        *first = !(word & 0x1fff);
-        memcpy(key, d + 26, 8);
-        memcpy(key + 32, d + 18, 2);
-        key[36] = d[23];
-        key[38] = 4;
+    struct exo_l3 l3;
+    exo_l3_find(frame, &l3);
+    const uint8_t *p = l3.data;
+    memset(key, 0, sizeof *key);
+    key->port = frame->port;
+    key->vlans = l3.vlans;
+    if (l3.pppoe && l3.length) {
+        memcpy(key->stations, frame->data, 12);
+        memcpy(key->session, frame->data + l3.pppoe + 2, 2);
+    }
+    if (l3.type == EXO_ETHER_IP4 && l3.length >= 20 && exo_be16(p + 6) & 0x3fff) {
+        *first = !(exo_be16(p + 6) & 0x1fff);
+        memcpy(key->addresses, p + 12, 8);
+        memcpy(key->identification, p + 4, 2);
+        key->protocol = p[9];
+        key->family = 4;
         return 1;
     }
-    if (type == 0x86dd && frame->len >= 62 && d[20] == 44) {
-        *first = !(exo_be16(d + 56) & 0xfff8);
-        memcpy(key, d + 22, 32);
-        memcpy(key + 32, d + 58, 4);
-        key[36] = d[54];
-        key[38] = 6;
+    if (l3.type == EXO_ETHER_IP6 && l3.length >= 48 && p[6] == 44) {
+        *first = !(exo_be16(p + 42) & 0xfff8);
+        memcpy(key->addresses, p + 8, 32);
+        memcpy(key->identification, p + 44, 4);
+        key->protocol = p[40];
+        key->family = 6;
         return 1;
     }
     return 0;
 }
 
-static struct fragment_flow *slot_of(struct exo_machine *m, const uint8_t key[40])
+static int same(const struct datagram *a, const struct datagram *b)
 {
-    uint64_t h = exo_digest(key, 40) ^ m->config.seed;
+    return memcmp(a, b, sizeof *a) == 0;
+}
+
+static struct fragment_flow *slot_of(struct exo_machine *m, const struct datagram *key)
+{
+    uint64_t h = exo_digest((const uint8_t *)key, sizeof *key) ^ m->config.seed;
     return &m->fragments->flow[(h * 0x9e3779b97f4a7c15u) >> 54];
 }
 
@@ -53,18 +64,18 @@ static void release(struct exo_machine *m, struct held_fragment *held)
     m->fragments->held_count--;
 }
 
-static void deliver_waiting(struct exo_machine *m, const uint8_t key[40], uint32_t owner)
+static void deliver_waiting(struct exo_machine *m, const struct datagram *key, uint32_t owner)
 {
     for (uint32_t i = 0; i < HELD_FRAGMENTS && m->fragments->held_count; i++) {
         struct held_fragment *held = &m->fragments->held[i];
-        if (!held->frame.data || memcmp(held->key, key, 40) != 0)
+        if (!held->frame.data || !same(&held->key, key))
             continue;
         exo_deliver_to(m, owner, &held->frame, 0);
         release(m, held);
     }
 }
 
-static int hold(struct exo_machine *m, const struct exo_frame *frame, const uint8_t key[40], uint64_t now)
+static int hold(struct exo_machine *m, const struct exo_frame *frame, const struct datagram *key, uint64_t now)
 {
     for (uint32_t i = 0; i < HELD_FRAGMENTS; i++) {
         struct held_fragment *held = &m->fragments->held[i];
@@ -77,7 +88,7 @@ static int hold(struct exo_machine *m, const struct exo_frame *frame, const uint
         memcpy(copy, frame->data, bytes);
         held->frame = *frame;
         held->frame.data = copy;
-        memcpy(held->key, key, 40);
+        held->key = *key;
         held->expires = now + WAIT_NS;
         m->fragments->held_count++;
         return 1;
@@ -87,27 +98,27 @@ static int hold(struct exo_machine *m, const struct exo_frame *frame, const uint
 
 uint32_t exo_fragment_follow(struct exo_machine *m, const struct exo_frame *frame, uint32_t owner, uint32_t *held)
 {
-    uint8_t key[40];
+    struct datagram key;
     int first = 0;
-    if (!datagram_key(frame, key, &first))
+    if (!datagram_of(frame, &key, &first))
         return owner;
     uint64_t now = exo_now(m);
-    struct fragment_flow *flow = slot_of(m, key);
+    struct fragment_flow *flow = slot_of(m, &key);
     if (first) {
         if (owner != EXO_NO_OWNER) {
-            memcpy(flow->key, key, 40);
+            flow->key = key;
             flow->binding = owner;
             flow->expires = now + REMEMBER_NS;
-            deliver_waiting(m, key, owner);
+            deliver_waiting(m, &key, owner);
         }
         return owner;
     }
-    if (flow->expires > now && memcmp(flow->key, key, 40) == 0)
+    if (flow->expires > now && same(&flow->key, &key))
         return flow->binding;   /* also where a wider binding takes it as it stands: the first one's narrower owner has it all */
     if (owner != EXO_NO_OWNER)
         return owner;
     *held = 1;
-    if (!exo_demux_conjuncts(m->port[frame->port].demux) || !hold(m, frame, key, now))
+    if (!exo_demux_conjuncts(m->port[frame->port].demux) || !hold(m, frame, &key, now))
         exo_machine_fate(m, frame, EXO_R_DEMUX_FRAGMENT_LOST, NULL);
     return EXO_NO_OWNER;
 }

@@ -352,29 +352,6 @@ int32_t exo_machine_unsubscribe(struct exo_machine *m, uint32_t env, uint32_t po
     return 0;
 }
 
-int32_t exo_machine_neighbour(struct exo_machine *m, uint32_t env, uint32_t port, uint32_t family, const uint8_t *address)
-{
-    if (port >= m->ports || (env && !live_env(m, env)) || (family != 4 && family != 6))
-        return EXO_E_INVALID;
-    uint32_t bytes = family == 4 ? 4 : 16;
-    for (uint32_t i = 0; i < m->neighbours; i++) {
-        const struct neighbour *n = &m->neighbour[i];
-        if (n->port != port || n->family != family || memcmp(n->address, address, bytes) != 0)
-            continue;
-        if (env == EXO_NO_ENV)
-            m->neighbour[i] = m->neighbour[--m->neighbours];
-        return env == EXO_NO_ENV || n->env == env ? 0 : EXO_E_CONFLICT;
-    }
-    if (env == EXO_NO_ENV)
-        return EXO_E_NOT_FOUND;
-    if (m->neighbours == NEIGHBOURS)
-        return EXO_E_FULL;
-    struct neighbour *n = &m->neighbour[m->neighbours++];
-    *n = (struct neighbour){.env = env, .port = (uint16_t)port, .family = (uint16_t)family};
-    memcpy(n->address, address, bytes);
-    return 0;
-}
-
 int32_t exo_machine_locals(struct exo_machine *m, uint32_t env, const struct exo_local *locals, uint32_t n)
 {
     struct exo_env *to = live_env(m, env);

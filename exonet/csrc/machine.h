@@ -47,8 +47,10 @@ int32_t exo_machine_unbind(struct exo_machine *machine, uint32_t binding);
 /* Group subscription of an environment on a port; mac all zero: every group. Also joins the NIC's filter. */
 int32_t exo_machine_subscribe(struct exo_machine *machine, uint32_t env, uint32_t port, const uint8_t mac[6]);
 int32_t exo_machine_unsubscribe(struct exo_machine *machine, uint32_t env, uint32_t port, const uint8_t mac[6]);
-/* Who answers ARP requests and neighbour solicitations for an address on a port. family 4 or 6. env EXO_NO_ENV: nobody any more. */
+/* Who answers for an address (ARP requests, neighbour solicitations, pings) on a port, in its own VLAN. family 4 or 6. EXO_E_CONFLICT:
+ * another does. */
 int32_t exo_machine_neighbour(struct exo_machine *machine, uint32_t env, uint32_t port, uint32_t family, const uint8_t *address);
+int32_t exo_machine_forget_neighbour(struct exo_machine *machine, uint32_t env, uint32_t port, uint32_t family, const uint8_t *address);
 /* Replaces what an environment may send. */
 int32_t exo_machine_locals(struct exo_machine *machine, uint32_t env, const struct exo_local *locals, uint32_t n);
 

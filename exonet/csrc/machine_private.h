@@ -12,6 +12,7 @@ enum { NEIGHBOURS = 1024, HELD_FRAGMENTS = 64, FRAGMENT_FLOWS = 1024, WATCHES = 
 /* The owners of frames that were held back in the NIC for a slow LibOS, from the next one on. */
 struct held_back {
     uint32_t n;
+    uint32_t looked;                       /* the ICMP errors among so many have the owners of what they quote */
     uint64_t first;                        /* the next one's id */
     uint64_t changes;                      /* of the demux, when they were classified */
     uint32_t owners[EXO_BURST];
@@ -55,20 +56,34 @@ struct group {
 struct neighbour {
     uint32_t env;
     uint16_t port;
+    uint16_t vlan;                         /* its owner's */
     uint16_t family;
     uint8_t address[16];
 };
 
+/* What the fragments of a datagram have in common: the same numbers in another VLAN or PPPoE session are another datagram's. No padding. */
+struct datagram {
+    uint8_t addresses[32];
+    uint8_t stations[12];                  /* with a session, which is its two stations' (RFC 2516 4) */
+    uint8_t identification[4];
+    uint8_t session[2];
+    uint16_t port;
+    uint32_t vlans;
+    uint8_t protocol;
+    uint8_t family;
+    uint8_t zero[2];
+};
+
 /* Who got the first fragment of a datagram; and fragments that came before theirs. */
 struct fragment_flow {
-    uint8_t key[40];                       /* addresses, identification, protocol, port */
+    struct datagram key;
     uint32_t binding;
     uint64_t expires;
 };
 
 struct held_fragment {
     struct exo_frame frame;                /* data: malloc'ed; NULL: free slot */
-    uint8_t key[40];
+    struct datagram key;
     uint64_t expires;
 };
 
@@ -170,10 +185,15 @@ void exo_deliver_to(struct exo_machine *m, uint32_t binding, const struct exo_fr
 uint32_t exo_fragment_follow(struct exo_machine *m, const struct exo_frame *frame, uint32_t owner, uint32_t *held);
 void exo_fragment_expire(struct exo_machine *m, uint64_t now);
 void exo_fragment_forget(struct exo_machine *m, uint32_t binding);
-/* group.c: copies of a group frame; quoted owner of an ICMP error. Asked owner (R2, R3): who answers for the address that a unicast
- * frame asks for, by one of its bindings; else `owner`, whom the filters named. */
+/* group.c: copies of a group frame. */
 void exo_deliver_group(struct exo_machine *m, const struct exo_frame *frame);
-uint32_t exo_quoted_owner(struct exo_machine *m, const struct exo_frame *frame);
+/* quoted.c: the owner of each ICMP error among n <= EXO_BURST frames becomes that of what it quotes, where it has one. */
+void exo_quoted_owners(const struct exo_demux *demux, const struct exo_frame *frames, uint32_t n, uint32_t *owners);
+/* neighbour.c. Asked: 1 where the frame asks for an address; *owner: who answers for it, or (pings) for the address of a ping; NULL: nobody,
+ * or its sender. Any binding: the first of an environment on a port, under which it is asked; EXO_NO_OWNER: it has none. Asked owner (R2,
+ * R3): who answers for the address that a unicast frame asks for, by one of its bindings; else `owner`, whom the filters named. */
+int32_t exo_asked(struct exo_machine *m, const struct exo_frame *frame, const struct exo_l3 *l3, int32_t pings, struct exo_env **owner);
+uint32_t exo_any_binding(const struct exo_machine *m, const struct exo_env *env, uint32_t port);
 uint32_t exo_asked_owner(struct exo_machine *m, const struct exo_frame *frame, uint32_t owner);
 /* transmit.c */
 uint32_t exo_transmit_some(struct exo_machine *m, struct exo_env *env, uint32_t max);

@@ -112,6 +112,11 @@ class Environment:
     exit_status: int | None = None
     end_reason: str = ""
 
+    @property
+    def vlan(self) -> int:
+        """The 802.1Q VLAN that the operator put it on: the addresses that it answers for are that VLAN's. 0: none."""
+        return int(self.config.get("vlan", 0))
+
     def wake_up(self) -> None:
         """A byte on its wake socket. Never blocks; where the socket is full or shut it has been told, or has
         itself to blame.
@@ -197,6 +202,7 @@ class Environments:
                 end.close()
             raise
         env = Environment(number, name, mode, quota, dict(config or {}), self.machine.env(number))
+        env.native.vlan = env.vlan
         if sockets:
             env.wake, env.control, env.libos_ends = sockets[0], sockets[1], sockets[2:]
         replaced = self._table.get(number - lib.EXO_MAX_ENVS)
@@ -260,8 +266,10 @@ class Environments:
             raise UsageError(f"environment {env.name}: {len(sides)} local sides: at most {lib.EXO_MAX_LOCALS}")
         self.machine.locals(env.number, list(sides))
 
-    def neighbour_owner(self, port: int, address: str) -> Environment | None:
-        return next((env for env in self if env.alive and (port, address) in env.neighbours), None)
+    def neighbour_owner(self, port: int, vlan: int, address: str) -> Environment | None:
+        """Who answers for an address on a port, in that VLAN."""
+        asked = (port, address)
+        return next((env for env in self if env.alive and env.vlan == vlan and asked in env.neighbours), None)
 
     def tell(self, env: Environment, event: Event) -> None:
         """Queues an event; ExhaustedError where its queue is full (the event is closed then)."""

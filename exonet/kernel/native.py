@@ -42,6 +42,7 @@ class MachinePort(Protocol):
     def subscribe(self, env: int, port: int, mac: bytes) -> None: ...
     def unsubscribe(self, env: int, port: int, mac: bytes) -> None: ...
     def neighbour(self, env: int, port: int, family: int, address: bytes) -> None: ...
+    def forget_neighbour(self, env: int, port: int, family: int, address: bytes) -> None: ...
     def locals(self, env: int, sides: list[LocalSide]) -> None: ...
     def ports(self) -> list[dict[str, Any]]:
         """One {"port": n, "mac": "02:…", "mtu": n} per attached port."""
@@ -122,6 +123,10 @@ class NativeMachine:
     def neighbour(self, env: int, port: int, family: int, address: bytes) -> None:
         what = f"environment {env}: neighbour {address.hex()} on port {port}"
         check(lib.exo_machine_neighbour(self.native, env, port, family, address), what)
+
+    def forget_neighbour(self, env: int, port: int, family: int, address: bytes) -> None:
+        what = f"environment {env}: neighbour {address.hex()} on port {port}"
+        check(lib.exo_machine_forget_neighbour(self.native, env, port, family, address), what)
 
     def locals(self, env: int, sides: list[LocalSide]) -> None:
         rows = ffi.new("struct exo_local[]", max(1, len(sides)))

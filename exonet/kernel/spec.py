@@ -81,6 +81,8 @@ class LibOSSpec:
             raise UsageError(f"LibOS name {self.name!a}: must be 1..64 printable characters")
         if self.local not in ("any", "own", "none"):
             raise UsageError(f"LibOS {self.name}: local {self.local!a}: must be any, own or none")
+        if not 0 <= self.vlan <= 4094:
+            raise UsageError(f"LibOS {self.name}: vlan {self.vlan}: must be 1..4094, or 0 for none")
         if self.entries < 8 or self.entries > 32768 or self.entries & (self.entries - 1):
             raise UsageError(f"LibOS {self.name}: ring of {self.entries}: must be a power of two, 8..32768")
         for address in self.addresses:

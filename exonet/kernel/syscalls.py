@@ -242,11 +242,12 @@ class Dispatcher:
             raise UsageError(f"address {address}: must have no zone")
         name = str(address)
         capability = self._authorise(env, Resource.WIRE, Right.TRANSMIT, Scope(port=port, address=name))
-        owner = self.environments.neighbour_owner(port, name)
+        owner = self.environments.neighbour_owner(port, env.vlan, name)
         if owner is env:
             return Answer()
         if owner is not None:
-            raise ConflictError(f"address {name} on port {port}: environment {owner.name} answers for it")
+            where = f"port {port}" + (f", VLAN {env.vlan}" if env.vlan else "")
+            raise ConflictError(f"address {name} on {where}: environment {owner.name} answers for it")
         env.quota.charge("neighbours", len(env.neighbours), 1, env.name)
         self.environments.machine.neighbour(env.number, port, address.version, address.packed)
         env.neighbours[port, name] = self._depend(capability, lambda: self._forget(env, port, address))
@@ -255,7 +256,7 @@ class Dispatcher:
     def _forget(self, env: Environment, port: int, address: Address) -> None:
         self.environments.authority.detach(*env.neighbours.pop((port, str(address))))
         if env.alive:
-            self.environments.machine.neighbour(lib.EXO_NO_ENV, port, address.version, address.packed)
+            self.environments.machine.forget_neighbour(env.number, port, address.version, address.packed)
 
     # Capabilities
 

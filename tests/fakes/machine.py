@@ -139,7 +139,7 @@ class FakeMachine:
     demux: dict[int, list[Any]] = field(default_factory=dict)
     boxes: list[Any] = field(default_factory=list)
     groups: set[tuple[int, int, bytes]] = field(default_factory=set)
-    neighbours: dict[tuple[int, bytes], int] = field(default_factory=dict)
+    neighbours: dict[tuple[int, int, bytes], int] = field(default_factory=dict)
     local_sides: dict[int, list[LocalSide]] = field(default_factory=dict)
     wakes: list[tuple[int, int]] = field(default_factory=list)
     drained: list[tuple[int, int, int]] = field(default_factory=list)
@@ -217,10 +217,10 @@ class FakeMachine:
         self.groups.remove((env, port, mac))
 
     def neighbour(self, env: int, port: int, family: int, address: bytes) -> None:
-        if env == lib.EXO_NO_ENV:
-            del self.neighbours[port, address]
-        else:
-            self.neighbours[port, address] = env
+        self.neighbours[port, self.envs[env].vlan, address] = env
+
+    def forget_neighbour(self, env: int, port: int, family: int, address: bytes) -> None:
+        assert self.neighbours.pop((port, self.envs[env].vlan, address)) == env
 
     def locals(self, env: int, sides: list[LocalSide]) -> None:
         self.local_sides[env] = sides

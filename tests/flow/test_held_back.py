@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from exonet.abi import check, lib
-from tests.fakes.frames import udp
+from tests.fakes.frames import icmp_error, udp
 from tests.fakes.libos import Bench, FakeLibOS
 from tests.fakes.wire import ScriptWire
 
@@ -62,3 +62,34 @@ def test_a_narrower_binding_takes_what_waits(bench: Bench) -> None:
     run(bench)
     assert sports(slow) == list(range(POSTED, FRAMES - 1))
     assert sports(narrow) == [FRAMES - 1]
+
+
+def test_r03_errors_wait_for_the_owner_of_what_they_quote() -> None:
+    """Not for whom the errors themselves would go to, who has room: in the end it has not had one of them."""
+    bench = Bench(clock=lib.EXO_CLOCK_MONOTONIC)
+    errors = [icmp_error(4 + 2 * (k % 2), quoted_sport=1000 + k) for k in range(FRAMES)]
+    bench.attach(ScriptWire([(0, frame) for frame in errors]), mode=lib.EXO_NIC_BACKPRESSURE)
+    slow, ready = FakeLibOS(bench), FakeLibOS(bench)
+    slow.bind("udp dst portrange 1000-1999")
+    ready.bind("icmp or icmp6")
+    run(bench)
+    assert [frame.data for frame in slow.receive()] == errors[:POSTED]
+    run(bench)
+    assert [frame.data for frame in slow.receive()] == errors[POSTED:]
+    assert not ready.receive() and not sum(count for name, count in bench.drops().items() if name != "delivered")
+    bench.close()
+
+
+def test_r14_errors_that_wait_follow_bindings_that_come_and_go() -> None:
+    bench = Bench(clock=lib.EXO_CLOCK_MONOTONIC)
+    errors = [icmp_error(4, quoted_sport=1000 + k) for k in range(FRAMES)]
+    bench.attach(ScriptWire([(0, frame) for frame in errors]), mode=lib.EXO_NIC_BACKPRESSURE)
+    slow, other = FakeLibOS(bench), FakeLibOS(bench)
+    binding = slow.bind("udp dst portrange 1000-1999")
+    run(bench)
+    check(lib.exo_machine_unbind(bench.native, binding), "unbind")
+    other.bind("udp dst portrange 1000-1999")
+    run(bench)
+    assert [frame.data for frame in other.receive()] == errors[POSTED:]
+    assert [frame.data for frame in slow.receive()] == errors[:POSTED]
+    bench.close()

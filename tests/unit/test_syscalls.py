@@ -380,12 +380,26 @@ class TestWire:
     def test_r03_an_address_has_one_owner(self, kernel: FakeKernel, web: Side, dns: Side) -> None:
         web.gate.neighbour("10.7.0.1")
         web.gate.neighbour("10.7.0.1")
-        assert kernel.machine.neighbours == {(0, bytes([10, 7, 0, 1])): web.env.number}
+        assert kernel.machine.neighbours == {(0, 0, bytes([10, 7, 0, 1])): web.env.number}
         refused(
             dns, DeniedError, "address 10.7.0.1 is in none of its local sides", lambda: dns.gate.neighbour("10.7.0.1")
         )
         web.gate.delegate(web.token(Resource.WIRE), dns.env.number)
         refused(dns, ConflictError, "environment web answers for it", lambda: dns.gate.neighbour("10.7.0.1"))
+
+    def test_r03_an_address_has_one_owner_in_each_vlan(self, kernel: FakeKernel, web: Side) -> None:
+        """The VLAN is the one that the operator put the environment on."""
+        address, packed = "10.7.0.1", bytes([10, 7, 0, 1])
+        five, late = (Side(kernel, name, config={"vlan": 5}) for name in ("five", "late"))
+        for side in (five, late):
+            web.gate.delegate(web.token(Resource.WIRE), side.env.number)
+        for side in (web, five):
+            side.gate.neighbour(address)
+        assert kernel.machine.neighbours == {(0, 0, packed): web.env.number, (0, 5, packed): five.env.number}
+        refused(late, ConflictError, "port 0, VLAN 5: environment five", lambda: late.gate.neighbour(address))
+        kernel.environments.end(five.env, "over")
+        late.gate.neighbour(address)
+        assert kernel.machine.neighbours == {(0, 0, packed): web.env.number, (0, 5, packed): late.env.number}
 
     @pytest.mark.parametrize("text", ["", "host", "10.7.0.1/24", "10.7.0", "fe80::1%eth0", "1" * 60])
     def test_bad_addresses(self, web: Side, text: str) -> None:
