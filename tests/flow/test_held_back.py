@@ -93,3 +93,20 @@ def test_r14_errors_that_wait_follow_bindings_that_come_and_go() -> None:
     assert [frame.data for frame in other.receive()] == errors[POSTED:]
     assert [frame.data for frame in slow.receive()] == errors[:POSTED]
     bench.close()
+
+
+def test_r03_errors_behind_what_waits_go_to_the_owner_of_what_they_quote() -> None:
+    """They were not looked at yet when the frames before them were held back."""
+    bench = Bench(clock=lib.EXO_CLOCK_MONOTONIC)
+    plain = [udp(dport=1000 + k) for k in range(FRAMES)]
+    errors = [icmp_error(4, quoted_sport=1000 + k) for k in range(8)]
+    bench.attach(ScriptWire([(0, frame) for frame in plain + errors]), mode=lib.EXO_NIC_BACKPRESSURE)
+    slow, ready = FakeLibOS(bench), FakeLibOS(bench)
+    slow.bind("udp dst portrange 1000-1999")
+    ready.bind("icmp or icmp6")
+    run(bench)
+    assert [frame.data for frame in slow.receive()] == plain[:POSTED]
+    run(bench)
+    assert [frame.data for frame in slow.receive()] == plain[POSTED:] + errors
+    assert not ready.receive()
+    bench.close()
