@@ -12,8 +12,10 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_RA, IPv6
 from scapy.layers.l2 import Ether
 
 from exonet.abi import check, lib
+from exonet.clock import Clock
 from exonet.errors import UsageError
-from exonet.kernel.spec import LibOSSpec
+from exonet.hardware.nic import NicConfig
+from exonet.kernel.boot import LibOSSpec, Machine, MachineConfig
 from tests.fakes.frames import (
     BROADCAST,
     HERE,
@@ -240,3 +242,19 @@ def needed(frame: bytes, at: int) -> int:
 def test_a_libos_is_put_on_a_vlan_that_there_is(vlan: int) -> None:
     with pytest.raises(UsageError, match=f"LibOS a: vlan {vlan}: must be 1..4094, or 0 for none"):
         LibOSSpec("a", bindings=("udp",), vlan=vlan)
+
+
+def test_r02_stacks_with_one_address_in_three_vlans_answer_each_in_its_own() -> None:
+    question = arp_request("10.7.0.2", source="10.7.0.9")
+    wire = ScriptWire([(0, tagged(question, 5)), (1000, tagged(question, 6)), (2000, question)])
+    with Machine(MachineConfig(clock=Clock.VIRTUAL)) as machine:
+        port = machine.attach(wire, NicConfig(promiscuous=True))
+        for vlan in (0, 5, 6):
+            text = f"vlan {vlan} and dst host 10.7.0.2" if vlan else "dst host 10.7.0.2"
+            spec = {"mac": f"02:00:00:00:00:1{vlan}", "addresses": ("10.7.0.2/24",), "vlan": vlan, "groups": "all"}
+            machine.spawn(LibOSSpec(f"in {vlan}", libos="echo", bindings=(text,), **spec), port)
+        machine.run()
+        assert not machine.settle().dropped
+    wanted = [tagged(bytes(14), 5)[12:16], tagged(bytes(14), 6)[12:16], b"\x08\x06"]
+    assert [frame[12 : 12 + len(kind)] for frame, kind in zip(wire.sent, wanted, strict=True)] == wanted
+    assert [frame[11] for frame in wire.sent] == [0x15, 0x16, 0x10]
