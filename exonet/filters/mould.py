@@ -17,7 +17,8 @@ from exonet.abi import ffi
 from exonet.errors import FilterError, UsageError
 from exonet.filters.conjunct import FRAME, Atom, Base, Conjunct
 from exonet.filters.form import shape_of
-from exonet.filters.template import Hole, Outline, Template
+from exonet.filters.span import Field
+from exonet.filters.template import Hole, Outline, Template, Unsuited
 
 __all__ = ["Mould", "groups_only", "pins"]
 
@@ -28,6 +29,9 @@ ATOMS: int = ffi.offsetof("struct exo_conjunct", "atom")
 ATOM: int = ffi.sizeof("struct exo_atom")
 NATIVE = ffi.typeof("struct exo_conjunct *")
 VALUE: int = ffi.offsetof("struct exo_atom", "value")
+INTERVAL: int = ffi.offsetof("struct exo_conjunct", "interval")
+LOW: int = INTERVAL + ffi.offsetof("struct exo_interval", "low")
+HIGH: int = INTERVAL + ffi.offsetof("struct exo_interval", "high")
 
 #: Of the native box, and of the program: first byte and end.
 Copy = tuple[int, int, int, int]
@@ -40,7 +44,29 @@ def groups_only(conjunct: Conjunct) -> bool:
 
 def pins(template: Template) -> tuple[tuple[int, int], ...]:
     """Which bytes of a program its moulds depend on: first and end of each constant."""
-    return tuple((hole.at, hole.at + hole.size) for hole in template.holes if _decisive(hole))
+    return tuple((hole.at, hole.end) for hole in template.holes if _decisive(hole))
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """The constant that an interval's values begin with: its bytes in the program, its place in the field, and the
+    bits below.
+    """
+
+    at: int
+    end: int
+    shift: int
+    below: int
+
+    @classmethod
+    def of(cls, hole: Hole, field: Field) -> "Prefix":
+        shift = 8 * (field.end - hole.lane.end)
+        return cls(hole.at, hole.end, shift, field.most & ~(hole.lane.mask << shift))
+
+    def write(self, native: bytearray, code: bytes | bytearray) -> None:
+        low = int.from_bytes(code[self.at : self.end], "little") << self.shift
+        native[LOW : LOW + 4] = low.to_bytes(4, "little")
+        native[HIGH : HIGH + 4] = (low | self.below).to_bytes(4, "little")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +77,15 @@ class Mould:
     copies: tuple[Copy, ...]
     shape: bytes
     groups: bool
+    prefix: Prefix | None = None
 
     def cast(self, code: bytes | bytearray) -> Any:
         """The `struct exo_conjunct *` of a program that fits the template and has the pinned values."""
         native = bytearray(self.image)
         for at, end, first, last in self.copies:
             native[at:end] = code[first:last]
+        if self.prefix is not None:
+            self.prefix.write(native, code)
         return ffi.from_buffer(NATIVE, native)
 
     @classmethod
@@ -64,37 +93,37 @@ class Mould:
         """Those of a template's outlines, in their order, for programs that have what `code` has where it is pinned.
         None: not by moulds.
         """
-        if not template.ranked:
-            return None
         try:
             pairs = zip(template.outlines, template.fill(code), strict=True)
             found = [cls._of(template.holes, outline, conjunct) for outline, conjunct in pairs]
             return tuple(found) if _tried(template, code, found) else None
-        except (FilterError, UsageError, _Unsuited):
+        except (FilterError, UsageError, Unsuited):
             return None
 
     @classmethod
     def _of(cls, holes: Sequence[Hole], outline: Outline, conjunct: Conjunct) -> "Mould":
-        if conjunct.interval or any(inside for _, inside in outline.excluded):
-            raise _Unsuited
+        if any(inside for _, inside in outline.excluded):
+            raise Unsuited  # their order among the atoms depends on it
+        prefix = None
+        if conjunct.interval is not None and outline.prefix is not None:
+            hole = holes[outline.prefix]
+            if _decisive(hole):
+                raise Unsuited
+            prefix = Prefix.of(hole, conjunct.interval.field)
         copies: list[Copy] = []
         for _, inside in outline.box:
-            for hole in inside:
-                if not _decisive(holes[hole]):
-                    copies += _copies(holes[hole], conjunct.atoms)
+            for each in inside:
+                if not _decisive(holes[each]):
+                    copies += _copies(holes[each], conjunct.atoms)
         image = bytes(ffi.buffer(conjunct.to_native(0)))
-        return cls(image, tuple(copies), shape_of(conjunct), groups_only(conjunct))
-
-
-class _Unsuited(Exception):
-    """More than the bytes of its words depends on the values."""
+        return cls(image, tuple(copies), shape_of(conjunct), groups_only(conjunct), prefix)
 
 
 def _tried(template: Template, code: bytes, moulds: Sequence[Mould]) -> bool:
     """Do they say what the slow way says, for other values too?"""
     chosen = random.Random(len(code))
-    for _ in range(TRIALS):
-        other = bytearray(template.varied(code, chosen))
+    for trial in range(TRIALS):
+        other = bytearray(template.varied(code, chosen, special=bool(trial)))
         for at, end in pins(template):
             other[at:end] = code[at:end]
         for conjunct, mould in zip(template.fill(bytes(other)), moulds, strict=True):
@@ -108,27 +137,27 @@ def _tried(template: Template, code: bytes, moulds: Sequence[Mould]) -> bool:
 
 
 def _decisive(hole: Hole) -> bool:
-    return hole.load[0] < 0 or (hole.load[0] == FRAME and any(at in DECISIVE for at in _bytes(hole)))
+    return hole.lane.space < 0 or (hole.lane.space == FRAME and any(at in DECISIVE for at in _bytes(hole)))
 
 
-def _bytes(hole: Hole) -> range:
-    """Where its field lies in its space."""
-    return range(hole.load[1], hole.load[1] + hole.size)
+def _bytes(hole: Hole) -> list[int]:
+    """Those of its field of which a bit counts."""
+    lane = hole.lane
+    return [at for at in range(lane.offset, lane.end) if lane.mask >> 8 * (lane.end - 1 - at) & 0xFF]
 
 
 def _copies(hole: Hole, atoms: Sequence[Atom]) -> list[Copy]:
     """Which bytes of the box are which of the constant: a run for each word that the field has a part in. Both have a
     number's lowest byte first, and the field and the word the highest.
     """
-    base = Base.IP4 if hole.load[0] else Base.FRAME
+    base = Base.IP4 if hole.lane.space else Base.FRAME
     places = {atom.offset: i for i, atom in enumerate(atoms) if atom.base is base}
     copies: list[Copy] = []
-    source = hole.at
     for at in reversed(_bytes(hole)):
+        source = hole.at + hole.lane.end - 1 - at
         target = ATOMS + ATOM * places[at & ~3] + VALUE + 3 - (at & 3)
         if copies and copies[-1][1] == target and copies[-1][3] == source:
             copies[-1] = (copies[-1][0], target + 1, copies[-1][2], source + 1)
         else:
             copies.append((target, target + 1, source, source + 1))
-        source += 1
     return copies

@@ -5,7 +5,7 @@
 protocol) that gives the bytes that meaning; what has no name is shown as `frame[offset:size] & mask == value`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
@@ -82,6 +82,17 @@ def _layers(bits: Mapping[int, tuple[int, int]], space: int) -> Iterator[tuple[i
         yield start + 40, TRANSPORT.get(_known(bits, start + 6, 1) or 0, ())
     elif ethertype in (0x806, 0x8035):
         yield start - 14, ARP
+
+
+def naming_bytes(bits: Mapping[int, tuple[int, int]], headers: Iterable[int]) -> set[int]:
+    """On which bytes of the frame it depends what fields this box has; headers: where its IPv4 headers begin."""
+    read, at = {12, 13}, 12
+    while _known(bits, at, 2) in TAGS:
+        at += 4
+        read |= {at, at + 1}
+    if _known(bits, at, 2) == 0x86DD:
+        read.add(at + 8)
+    return read | {header + 9 for header in headers}
 
 
 def _fields_of(bits: Mapping[int, tuple[int, int]], space: int) -> list[Field]:

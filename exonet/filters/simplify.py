@@ -11,6 +11,7 @@ intervals of what can be one. The result may overlap itself, which conjuncts of 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from exonet.filters.conjunct import ETHERNET_IP4, MAX_ATOMS, Conjunct, Term
 from exonet.filters.interval import with_intervals
@@ -145,10 +146,23 @@ def narrowed_to(conjunct: Conjunct, term: Term, without: Term) -> Conjunct | Non
 def drop_contained(conjuncts: Iterable[Conjunct]) -> list[Conjunct]:
     """Without those that lie within another."""
     kept: list[Conjunct] = []
-    for conjunct in sorted(set(conjuncts), key=lambda c: (c.specificity, len(c.excluded), c.frame_bytes, c.ip4_bytes)):
+    for conjunct in sorted(set(conjuncts), key=lambda c: (c.specificity, *_structure(c))):
         if not any(other.contains(conjunct) for other in kept):
             kept.append(conjunct)
     return kept
+
+
+def _structure(conjunct: Conjunct) -> tuple[Any, ...]:
+    """All but values: whatever follows an order by this does not depend on them, which templates rely on."""
+    interval = conjunct.interval
+    return (
+        len(conjunct.excluded),
+        conjunct.frame_bytes,
+        conjunct.ip4_bytes,
+        [term[:2] for term in conjunct.box],
+        interval.field if interval else (),
+        [term[:2] for term in conjunct.excluded],
+    )
 
 
 def _form(conjunct: Conjunct) -> tuple[object, ...]:
@@ -213,7 +227,7 @@ def with_breadth(conjuncts: Sequence[Conjunct]) -> tuple[Conjunct, ...]:
     scale = round(1024 * math.log2(volume)) if volume else 0
     excluded = min(sum(len(conjunct.excluded) for conjunct in conjuncts), MAX_COUNTED)
     breadth = scale * (MAX_COUNTED + 1) + MAX_COUNTED - excluded
-    ordered = sorted(conjuncts, key=lambda c: (c.rank, c.box, c.interval or (), c.excluded))
+    ordered = sorted(conjuncts, key=lambda c: (c.rank, *_structure(c), c.box, c.interval or (), c.excluded))
     return tuple(replace(conjunct, breadth=breadth) for conjunct in ordered)
 
 

@@ -2,10 +2,11 @@
 """Decompositions that are known but for their values: `tcp and dst port 80` and `tcp and dst port 81` differ in one
 constant of libpcap's program, so the second needs no walk.
 
-A template is a program with holes. A constant is a hole where all that the program ever does with the bytes that it
-is compared with is to compare them, as they are, with this constant at this one instruction: then nothing else can
-depend on its value. `Templates.conjuncts` finds the template of a program and fills its holes in; it makes one the slow
-way (walk.py, simplify.py) where there is none, and tries it on other values before it trusts it.
+A template is a program with holes. A constant is a hole where nothing depends on its value (uses.py); the other
+instructions that compare the same field with it are its followers, and a program fits only where they have what the
+hole has. What one value alone can change has no hole: an exclusion cuts an interval at its ends, so a hole in one has
+neither 0 nor all ones (it is barred). `Templates.conjuncts` finds the template of a program and fills its holes in; it
+makes one the slow way (walk.py, simplify.py) where there is none, and tries it on other values before it trusts it.
 """
 
 import random
@@ -16,7 +17,9 @@ from typing import Literal
 
 from exonet.filters.conjunct import Conjunct, Term
 from exonet.filters.libpcap import Instruction, Program
-from exonet.filters.walk import Load, Walk
+from exonet.filters.span import Interval
+from exonet.filters.uses import Lane
+from exonet.filters.walk import Walk
 
 __all__ = ["Filled", "Gap", "Hole", "Outline", "Template", "Templates"]
 
@@ -28,24 +31,40 @@ KEPT = 1024
 MOST_ALIKE = 16
 
 
+class Unsuited(Exception):
+    """What depends on a value is more than the bits of its field."""
+
+
 @dataclass(frozen=True, slots=True)
 class Hole:
-    """The constant at byte `at` of a program, of as many bytes as the load that it is compared with."""
+    """The constant at byte `at` of a program, of as many bytes as the load that it is compared with; the same is at
+    each of `followers`.
+    """
 
     at: int
-    load: Load
+    lane: Lane
+    followers: tuple[int, ...] = ()
 
     @property
-    def size(self) -> int:
-        return self.load[2]
+    def end(self) -> int:
+        return self.at + self.lane.size
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        return (self.at, *self.followers)
 
     @property
     def shift(self) -> int:
-        return 8 * self.load[1]
+        return 8 * self.lane.offset
 
     @property
-    def most(self) -> int:
-        return (1 << 8 * self.size) - 1
+    def bits(self) -> int:
+        """Of its space."""
+        return self.lane.bits
+
+    def value(self, code: bytes) -> int:
+        """A constant's bytes, the lowest first, are the field's in reverse, and so is what an integer of a space is."""
+        return int.from_bytes(code[self.at : self.end], "big") << self.shift
 
 
 #: A term without the values of holes, and which holes are in it.
@@ -54,17 +73,22 @@ Gap = tuple[Term, tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """A conjunct with holes: which of the template's stand in each term."""
+    """A conjunct with holes: which of the template's stand in each term, and which is the interval's prefix."""
 
     conjunct: Conjunct
     box: tuple[Gap, ...]
     excluded: tuple[Gap, ...]
+    prefix: int | None = None
 
     def filled(self, bits: Sequence[int]) -> Conjunct:
         excluded = _filled(self.excluded, bits)
         if len(excluded) > 1:
             excluded = tuple(sorted(excluded))
-        return self.conjunct.with_values(_filled(self.box, bits), excluded)
+        interval = self.conjunct.interval
+        if interval is not None and self.prefix is not None:
+            low = interval.field.part(bits[self.prefix])
+            interval = Interval(interval.field, low, low + interval.size - 1)
+        return self.conjunct.with_values(_filled(self.box, bits), excluded, interval)
 
 
 def _filled(gaps: Sequence[Gap], bits: Sequence[int]) -> tuple[Term, ...]:
@@ -83,34 +107,71 @@ def _filled(gaps: Sequence[Gap], bits: Sequence[int]) -> tuple[Term, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Template:
-    """A program but for the constants in its holes, and what it decomposes into. mask: zero where a hole is.
-
-    ranked: no two conjuncts have one rank, so their order does not depend on values.
+    """A program but for the constants in its holes, and what it decomposes into. mask: zero where a hole is. followers
+    and barred: first byte and end of a hole, and where its follower begins or what it may not be.
     """
 
     mask: int
     rest: int
     holes: tuple[Hole, ...]
+    followers: tuple[tuple[int, int, int], ...]
+    barred: tuple[tuple[int, int, tuple[bytes, ...]], ...]
     places: tuple[tuple[int, int, int], ...]  # of the holes: first byte, end, shift
     outlines: tuple[Outline, ...]
-    ranked: bool
     length: int  # of the program, in bytes
 
-    def varied(self, code: bytes, chosen: random.Random) -> bytes:
-        """The program with other values in its holes."""
+    @classmethod
+    def of(cls, code: bytes, holes: tuple[Hole, ...], found: Sequence[Conjunct]) -> "Template":
+        """Unsuited where holes are not all that differs."""
+        mask = (1 << 8 * len(code)) - 1
+        for hole in holes:
+            for at in hole.places:
+                mask &= ~(hole.lane.mask << 8 * at)
+        outlines = tuple(_outline(conjunct, holes, code) for conjunct in found)
+        excluded = {hole for outline in outlines for _, inside in outline.excluded for hole in inside}
+        return cls(
+            mask,
+            int.from_bytes(code, "little") & mask,
+            holes,
+            tuple((hole.at, hole.end, follower) for hole in holes for follower in hole.followers),
+            tuple((holes[i].at, holes[i].end, _ends(holes[i])) for i in sorted(excluded)),
+            tuple((hole.at, hole.end, hole.shift) for hole in holes),
+            outlines,
+            len(code),
+        )
+
+    def fits(self, code: bytes, number: int) -> bool:
+        """number: the code as one, the lowest byte first."""
+        if number & self.mask != self.rest:
+            return False
+        for at, end, follower in self.followers:
+            if code[follower : follower + end - at] != code[at:end]:
+                return False
+        return not self.barred or not any(code[at:end] in ends for at, end, ends in self.barred)
+
+    def varied(self, code: bytes, chosen: random.Random, special: bool = False) -> bytes:
+        """The program with other values in its holes; special: zero and all ones, where they may be."""
         other = bytearray(code)
-        for at, end, _shift in self.places:
-            other[at:end] = chosen.randbytes(end - at)
+        barred = {at: ends for at, _, ends in self.barred}
+        for hole in self.holes:
+            value = (
+                chosen.choice((0, hole.lane.mask)) if special else chosen.randint(1, hole.lane.mask) & hole.lane.mask
+            )
+            new = value.to_bytes(hole.lane.size, "little")
+            if new not in barred.get(hole.at, ()):
+                for at in hole.places:
+                    other[at : at + hole.lane.size] = new
         return bytes(other)
 
     def fill(self, code: bytes) -> tuple[Conjunct, ...]:
         """A constant's bytes, the lowest first, are the field's in reverse, and so is what an integer of a space is."""
         big: Literal["big"] = "big"
         bits = [int.from_bytes(code[at:end], big) << shift for at, end, shift in self.places]
-        found = [outline.filled(bits) for outline in self.outlines]
-        if not self.ranked:
-            found.sort(key=lambda c: (c.rank, c.box, c.interval or (), c.excluded))
-        return tuple(found)
+        return tuple([outline.filled(bits) for outline in self.outlines])
+
+
+def _ends(hole: Hole) -> tuple[bytes, ...]:
+    return bytes(hole.lane.size), hole.lane.mask.to_bytes(hole.lane.size, "little")
 
 
 class Filled:
@@ -155,63 +216,79 @@ class Templates:
         kind = code[::SIZE] + code[2::SIZE] + code[3::SIZE]  # operations and jumps
         alike = self._known.get(kind, ())
         for template in alike:
-            if number & template.mask == template.rest:
+            if template.fits(code, number):
                 return Filled(code, template)
         walk = Walk(program.instructions)
         found = self._decompose(walk)
         if len(alike) >= MOST_ALIKE:
             return Filled(code, None, found)
-        template = self._made(program, walk, found)
-        known = bool(template.holes) and self._holds(template, program)
-        if known:
+        made = self._made(program, walk, found)
+        if made:
             if self._count >= KEPT:
                 self._known.clear()
                 self._count = 0
-            self._known.setdefault(kind, []).append(template)
+            self._known.setdefault(kind, []).append(made)
             self._count += 1
-        return Filled(code, template if known else None, found)
+        return Filled(code, made, found)
 
-    def _made(self, program: Program, walk: Walk, found: tuple[Conjunct, ...]) -> Template:
-        holes = tuple(Hole(SIZE * pc + 4, load) for pc, load in sorted(walk.values_only().items()))
-        mask = (1 << 8 * len(program.code)) - 1
-        for hole in holes:
-            mask &= ~(hole.most << 8 * hole.at)
-        rest = int.from_bytes(program.code, "little") & mask
-        return Template(
-            mask,
-            rest,
-            holes,
-            tuple((hole.at, hole.at + hole.size, hole.shift) for hole in holes),
-            tuple(_outline(conjunct, holes) for conjunct in found),
-            len({conjunct.rank for conjunct in found}) == len(found),
-            len(program.code),
+    def _made(self, program: Program, walk: Walk, found: tuple[Conjunct, ...]) -> Template | None:
+        holes = tuple(
+            Hole(SIZE * first + 4, lane, tuple(SIZE * pc + 4 for pc in others))
+            for lane, (first, *others) in walk.values()
         )
+        try:
+            template = Template.of(program.code, holes, found)
+        except Unsuited:
+            return None
+        return template if holes and self._holds(template, program) else None
 
     def _holds(self, template: Template, program: Program) -> bool:
         """Does it say what the slow way says, for other values too?"""
         chosen = random.Random(len(program.code))
-        for _ in range(TRIALS):
-            code = template.varied(program.code, chosen)
+        for trial in range(TRIALS):
+            code = template.varied(program.code, chosen, special=bool(trial))
             other = [Instruction(*fields) for fields in struct.iter_unpack("=HBBI", code)]
             if self._decompose(Walk(other)) != template.fill(code):
                 return False
         return True
 
 
-def _outline(conjunct: Conjunct, holes: Sequence[Hole]) -> Outline:
+def _outline(conjunct: Conjunct, holes: Sequence[Hole], code: bytes) -> Outline:
     return Outline(
         conjunct,
-        tuple(_gap(term, holes) for term in conjunct.box),
-        tuple(_gap(term, holes) for term in conjunct.excluded),
+        tuple(_gap(term, holes, code) for term in conjunct.box),
+        tuple(_gap(term, holes, code) for term in conjunct.excluded),
+        None if conjunct.interval is None else _prefix(conjunct.interval, holes, code),
     )
 
 
-def _gap(term: Term, holes: Sequence[Hole]) -> Gap:
+def _gap(term: Term, holes: Sequence[Hole], code: bytes) -> Gap:
     space, mask, value = term
     inside = []
     for i, hole in enumerate(holes):
-        bits = hole.most << hole.shift
-        if hole.load[0] == space and not bits & ~mask:
-            inside.append(i)
-            value &= ~bits
+        bits = hole.bits
+        if hole.lane.space != space or not bits & mask:
+            continue
+        if bits & ~mask or value & bits != hole.value(code):
+            raise Unsuited
+        inside.append(i)
+        value &= ~bits
     return (space, mask, value), tuple(inside)
+
+
+def _prefix(interval: Interval, holes: Sequence[Hole], code: bytes) -> int | None:
+    """The hole that the interval's values begin with, and nothing else; None: it has no part in one."""
+    space, covered, _ = interval.field.term(interval.field.most, 0)
+    near = [i for i, hole in enumerate(holes) if hole.lane.space == space and _whole(hole) & covered]
+    if not near:
+        return None
+    field, low, high = interval
+    mask, value = (field.part(bits) for bits in (holes[near[0]].bits, holes[near[0]].value(code)))
+    if len(near) > 1 or holes[near[0]].bits & ~covered or field.reach(mask, value) != (low, high):
+        raise Unsuited
+    return near[0]
+
+
+def _whole(hole: Hole) -> int:
+    """The bytes of its load, masked or not."""
+    return hole.lane._replace(mask=(1 << 8 * hole.lane.size) - 1).bits

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from exonet.filters.conjunct import FRAME, LENGTH, Term
 from exonet.filters.libpcap import Instruction
+from exonet.filters.uses import Lane, Uses, lane_of
 from exonet.filters.value import WORD, Value, constant, operate
 
 MAX_PATHS = 4096
@@ -34,8 +35,6 @@ class Undecomposable(Exception):
 
 
 Range = tuple[int, int]
-#: Which bytes a value was loaded from: space, offset, size.
-Load = tuple[int, int, int]
 Guards = tuple[int, tuple[int, int] | None]
 
 
@@ -52,6 +51,7 @@ class State:
     ranges: dict[Value, Range] = field(default_factory=dict)
     frame_bytes: int = 0
     ip4: tuple[int, int] | None = None  # where the header begins, and bytes needed after it
+    made: int = 0  # which comparisons it has made (uses.py)
 
     def copy(self) -> "State":
         return State(
@@ -64,6 +64,7 @@ class State:
             dict(self.ranges),
             self.frame_bytes,
             self.ip4,
+            self.made,
         )
 
     def constraints(self) -> "State":
@@ -74,6 +75,7 @@ class State:
             ranges=dict(self.ranges),
             frame_bytes=self.frame_bytes,
             ip4=self.ip4,
+            made=self.made,
         )
 
     def fix(self, term: Term) -> bool:
@@ -144,8 +146,7 @@ class Walk:
     def __init__(self, program: Sequence[Instruction]) -> None:
         self._program = program
         self._steps = 0  # left
-        self._compared: dict[int, Load] = {}  # by instruction: a load that is compared with its constant as it is
-        self._worked: set[Load] = set()  # loads of which more is made than that
+        self._uses = Uses()
         for i, instruction in enumerate(program):
             if instruction.code == 0x05 and instruction.k >= 1 << 31:
                 raise Undecomposable(f"instruction {i} loops: how deep it looks into a frame is not bounded")
@@ -158,6 +159,7 @@ class Walk:
                 found += 1
                 if found > MAX_PATHS:
                     raise Undecomposable(f"more than {MAX_PATHS} ways lead to a match")
+                self._uses.accept(state.made, state.bits, state.ip4)
                 yield state
         self._steps = MAX_QUESTION_STEPS
 
@@ -169,29 +171,11 @@ class Walk:
         except Undecomposable:
             return False
 
-    def values_only(self) -> dict[int, Load]:
-        """The instructions whose constant is compared with a load as it is, where nothing else is done with any of
-        those bytes on any path walked so far: what follows from the program does not depend on these constants' values.
+    def values(self) -> list[tuple[Lane, tuple[int, ...]]]:
+        """The constants on whose value nothing depends that has been asked so far: each one's field, and all the
+        instructions that compare it with that constant (uses.py).
         """
-        uses = [*self._compared.items(), *((-1, load) for load in self._worked)]
-        if any(
-            _overlap((FRAME, space, 1), load) for space, _, _ in self._compared.values() if space for _, load in uses
-        ):
-            return {}  # what is known of a header's length may make bytes after it bytes of the frame
-        return {
-            pc: load
-            for pc, load in self._compared.items()
-            if not any(other != pc and _overlap(load, used) for other, used in uses)
-        }
-
-    def _note(self, value: Value, pc: int = -1) -> None:
-        """The value is used: at `pc`, if it is compared for equality with a constant there, else in another way."""
-        if value.is_constant:
-            return
-        load = (value.space, value.offset, value.size)
-        whole = value == Value(*load, (1 << 8 * value.size) - 1) and value.space != LENGTH
-        if pc < 0 or not whole or self._compared.setdefault(pc, load) != load:
-            self._worked.add(load)
+        return self._uses.values([instruction.k for instruction in self._program])
 
     def _leaves(self, start: State, guards: Guards | None) -> Iterator[tuple[State, bool]]:
         """Every return that can be reached. With `guards`, a load beyond them counts as a refusing return."""
@@ -220,7 +204,7 @@ class Walk:
         """One instruction: the states after it, or the verdict of a return."""
         kind = _CLASS[instruction.code & 7]
         if kind in ("st", "stx", "misc"):
-            self._note(state.x if kind == "stx" or instruction.code & 0x80 else state.a)
+            self._uses.work(state.x if kind == "stx" or instruction.code & 0x80 else state.a)
         if kind in ("ld", "ldx"):
             return self._load(state, instruction, kind)
         if kind == "alu":
@@ -242,7 +226,7 @@ class Walk:
 
     def _return(self, state: State, instruction: Instruction) -> list[State] | bool:
         if instruction.code & 0x18 == 0x10:
-            self._note(state.a)
+            self._uses.work(state.a)
             value = state.a.under(state.bits)
             if not value.is_constant:
                 raise Undecomposable("it returns a computed number")
@@ -285,6 +269,7 @@ class Walk:
     def _indirect(self, state: State, k: int, size: int) -> list[State] | bool:
         index = state.x.under(state.bits)
         if index.is_constant:
+            self._uses.work(state.x)
             return self._at(state, (index.const + index.addend + k) & WORD, size, lambda loaded: _put_a(state, loaded))
         at = _ip4_header(state.x._replace(addend=0))
         if at is not None and (state.ip4 is None or state.ip4[0] == at):
@@ -294,7 +279,7 @@ class Walk:
                 _put_a(state, Value(at, offset, size, (1 << 8 * size) - 1))
                 state.pc += 1
                 return [state]
-        self._note(state.x)
+        self._uses.work(state.x)
         return self._split(state, index, f"it looks at an offset that depends on {_name(index)}")
 
     def _split(self, state: State, value: Value, why: str) -> list[State]:
@@ -311,11 +296,12 @@ class Walk:
     # -- arithmetic --
 
     def _alu(self, state: State, instruction: Instruction) -> list[State] | bool:
-        self._note(state.a)
-        if instruction.code & 0x08:
-            self._note(state.x)
         operation = _ALU[instruction.code >> 4]
         a = state.a.under(state.bits)
+        if instruction.code & 0x08:
+            self._uses.work(state.x)
+        if instruction.code & 0x08 or operation != "and" or a.is_constant or lane_of(state.a) is None:
+            self._uses.work(state.a)
         x = state.x.under(state.bits) if instruction.code & 0x08 else constant(instruction.k)
         if operation == "neg":
             if not a.is_constant:
@@ -353,12 +339,15 @@ class Walk:
         x = state.x.under(state.bits) if instruction.code & 0x08 else constant(instruction.k)
         a = state.a.under(state.bits)
         if instruction.code & 0x08:
-            self._note(state.x)
+            self._uses.work(state.x)
+        if operation != "jeq" or instruction.code & 0x08:
+            self._uses.work(state.a)
+        else:
+            state.made = self._uses.compare(state.a, state.pc, state.made)
         if not x.is_constant:
             narrow = min((v for v in (a, x) if not v.is_constant), key=lambda v: v.width)
             return self._split(state, narrow, f"it compares {_name(a)} with {_name(x)}")
         number = x.const + x.addend & WORD
-        self._note(state.a, state.pc if operation == "jeq" and not instruction.code & 0x08 else -1)
         if a.is_constant:
             state.pc = yes if _decide(operation, a.const + a.addend & WORD, number) else no
             return [state]
@@ -396,11 +385,6 @@ class Walk:
                 if branch.confine(state.a, *interval):
                     states.append(branch)
         return states
-
-
-def _overlap(a: Load, b: Load) -> bool:
-    """Have they bytes of one space in common?"""
-    return a[0] == b[0] and a[1] < b[1] + b[2] and b[1] < a[1] + a[2]
 
 
 def _msh(state: State, loaded: Value) -> None:

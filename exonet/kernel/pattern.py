@@ -82,13 +82,16 @@ def _values(
     """
     pinned = pins(template)
     known = list(model.values)
+    outline = template.outlines[place]
+    inside = {hole for _, holes in outline.box for hole in holes}
+    if outline.prefix is not None:
+        inside.add(outline.prefix)
+    which = {space: i for i, (space, _) in enumerate(model.kind.masks)}
     adds: list[_Add] = []
-    for which, (_, holes) in enumerate(template.outlines[place].box):
-        for hole in (template.holes[each] for each in holes):
-            at, end = hole.at, hole.at + hole.size
-            if (at, end) not in pinned:
-                known[which] &= ~(hole.most << hole.shift)
-                adds.append((at, which, hole.shift, hole.size))
+    for hole in (template.holes[each] for each in inside):
+        if (hole.at, hole.end) not in pinned:
+            known[which[hole.lane.space]] &= ~hole.bits
+            adds.append((hole.at, which[hole.lane.space], hole.shift, hole.lane.size))
     adds.sort()
     layout, end = ">", 0
     for at, _, _, size in adds:
