@@ -59,6 +59,8 @@ WHOLE = (
     "vlan {v} and tcp and src host {h} and dst host {h} and src port {p} and dst port {p}",
     "tcp[0:2] = {w} and (ip[8] = 1 or tcp[0:2] = {w})",
     "(ip[8] = {b} and tcp[0:2] = {w}) or (ip[1] = {b} and tcp[0:2] = {w})",
+    "(ip proto 16 and ip[12:2] = {w}) or (ip proto 17 and ip[12:2] = {w})",
+    "(ip proto 16 and ip src host {h}) or (ip proto 17 and ip[14:2] = {w})",
     "ether[40:2] = {w} and (ether[50] = {b} or ether[40:2] = {w} or ether[52] = {b})",
 )
 
