@@ -57,7 +57,7 @@ def connected6(number: int) -> str:
 
 
 def either_way(number: int) -> str:
-    """A host and a port, whichever end they are: 12 conjuncts. Two such filters overlap in part, so one can be bound."""
+    """A host and a port, whichever end they are: 12 conjuncts. Two such filters overlap, so only one can be bound."""
     return f"host 172.16.{number >> 8 & 255}.{number & 255} and port {1024 + number % 50_000}"
 
 
