@@ -8,10 +8,11 @@ claims: kind, shape, volume and rank depend on masks alone, so they are those of
 
 import struct
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from exonet.filters.mould import Mould, pins
-from exonet.filters.template import Filled, Template
+from exonet.filters.template import Filled, Hole, Template
 from exonet.kernel.claims import Claim
 from exonet.kernel.prepared import Box, Prepared
 
@@ -20,8 +21,8 @@ __all__ = ["Patterns"]
 KEPT_TEMPLATES = 1024
 KEPT_CHOICES = 16
 
-#: Of a constant: its first byte in the program; which of a claim's values it is in, its shift there, its bytes.
-_Add = tuple[int, int, int, int]
+#: Which of a claim's values, how far up; how to take numbers from a program, and to write them as they are in a frame.
+_Put = tuple[int, int, Callable[[bytes], tuple[int, ...]], Callable[..., bytes]]
 LETTERS = {1: "B", 2: "H", 4: "I"}
 
 
@@ -66,39 +67,53 @@ class Pattern:
     def prepared(self, text: str, filled: Filled) -> Prepared:
         code = filled.code
         claims = []
-        for place, model, known, adds, unpack in self._parts:
+        for place, model, known, puts in self._parts:
             values = list(known)
-            for (which, shift), bits in zip(adds, unpack(code), strict=True):
-                values[which] |= bits << shift
+            for which, shift, unpack, pack in puts:
+                values[which] |= int.from_bytes(pack(*unpack(code)), "little") << shift
             claims.append(model.like(tuple(values), filled, place))
         return Cast(text, filled, self, tuple(claims))
 
 
-def _values(
-    template: Template, place: int, model: Claim
-) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...], Callable[[bytes], tuple[int, ...]]]:
-    """What is the same in all, where each puts what it takes from its program, and how to take that: a constant's
-    bytes, the lowest first, are the field's in reverse, and so is what an integer of a space is.
-    """
-    pinned = pins(template)
+def _values(template: Template, place: int, model: Claim) -> tuple[tuple[int, ...], tuple[_Put, ...]]:
+    """What is the same in all, and how each takes the rest from its program, a space at a time."""
+    outline, pinned = template.outlines[place], pins(template)
     known = list(model.values)
-    outline = template.outlines[place]
     inside = {hole for _, holes in outline.box for hole in holes}
     if outline.prefix is not None:
         inside.add(outline.prefix)
-    which = {space: i for i, (space, _) in enumerate(model.kind.masks)}
-    adds: list[_Add] = []
-    for hole in (template.holes[each] for each in inside):
-        if (hole.at, hole.end) not in pinned:
-            known[which[hole.lane.space]] &= ~hole.bits
-            adds.append((hole.at, which[hole.lane.space], hole.shift, hole.lane.size))
-    adds.sort()
-    layout, end = ">", 0
-    for at, _, _, size in adds:
-        layout += f"{at - end}x{LETTERS[size]}"
-        end = at + size
-    layout += f"{template.length - end}x"
-    return tuple(known), tuple((which, shift) for _, which, shift, _ in adds), struct.Struct(layout).unpack
+    puts = []
+    for which, (space, _) in enumerate(model.kind.masks):
+        holes = [template.holes[each] for each in inside if template.holes[each].lane.space == space]
+        holes = [hole for hole in holes if (hole.at, hole.end) not in pinned]
+        for hole in holes:
+            known[which] &= ~hole.bits
+        if holes:
+            puts.append(_put(which, holes, template.length))
+    return tuple(known), tuple(puts)
+
+
+def _put(which: int, holes: Sequence[Hole], length: int) -> _Put:
+    """A constant has its lowest byte first, a field its highest."""
+    ordered = sorted(holes, key=lambda hole: hole.lane.offset)
+    taken = sorted(holes, key=lambda hole: hole.at)
+    start = ordered[0].lane.offset
+    unpack = struct.Struct("<" + _layout([(hole.at, hole.lane.size) for hole in taken], 0, length)).unpack
+    end = ordered[-1].lane.end
+    pack = struct.Struct(">" + _layout([(hole.lane.offset, hole.lane.size) for hole in ordered], start, end)).pack
+    if taken == ordered:
+        return which, 8 * start, unpack, pack
+    pick = itemgetter(*(taken.index(hole) for hole in ordered))
+    return which, 8 * start, lambda code: pick(unpack(code)), pack
+
+
+def _layout(pieces: Sequence[tuple[int, int]], start: int, end: int) -> str:
+    """For `struct`: numbers where the pieces are, (first byte, bytes), of what reaches from start to end."""
+    layout = ""
+    for at, size in pieces:
+        layout += f"{at - start}x{LETTERS[size]}"
+        start = at + size
+    return f"{layout}{end - start}x"
 
 
 class _Choices:
