@@ -24,6 +24,8 @@ __all__ = ["Lane", "Uses"]
 
 #: A mask with fewer bits is compared bit by bit elsewhere: an exclusion of one bit is that bit's other value.
 FEWEST_BITS = 4
+#: A program with more comparisons has no values: each would be compared with each.
+MOST_COMPARED = 128
 
 
 class Lane(NamedTuple):
@@ -99,6 +101,8 @@ class Uses:
     def values(self, constants: Sequence[int]) -> list[tuple[Lane, tuple[int, ...]]]:
         """The values among the program's constants: the field, and the instructions that compare it with the value."""
         compared = self._compared
+        if len(compared) > MOST_COMPARED:
+            return []
         if self._moves_bytes() or any(self._is_worked(Lane(FRAME, at, 1, 0xFF)) for at in self._unknown):
             return []
         found = {pc: {pc} for pc in compared}  # by comparison: all that have to agree

@@ -141,6 +141,30 @@ def test_a_connected_socket_is_prepared_by_a_pattern(monkeypatch: pytest.MonkeyP
     assert len(regions.prepare(CONNECTED.format(10, 0, 0, 2, 6, 81)).boxes()) == 1
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        "ip6 and tcp and src host 2001:db8::{} and dst host 2001:db8::{} and src port {} and dst port {}",
+        "tcp and src host 2001:db8::{} and dst host ::{} and src port {} and dst port {}",
+        "host 10.0.{}.{} and port {}",
+        "ip6 host 2001:db8::{} and tcp port {}",
+        "port {}",
+        "vlan {} and tcp and dst host 10.0.0.{} and dst port {}",
+        "ip dst net 10.{}.0.0/16 and udp dst port {}",
+        "ip6 dst net 2001:db8:{}::/48",
+        "ip src net {}.0.0.0/8 or ip dst net {}.0.0.0/8",
+    ],
+)
+def test_the_usual_forms_are_walked_once(form: str) -> None:
+    slow = Counting()
+    templates = Templates(slow)
+    for first in range(4):
+        text = form.format(*(10 + (first * place) % 7 for place in range(1, 5)))
+        program = Libpcap().compile(text)
+        assert templates.conjuncts(program) == conjuncts_of(Walk(program.instructions))
+    assert slow.walks == 3  # the walk, and two trials
+
+
 def test_a_form_whose_values_matter_makes_few_templates() -> None:
     slow = Counting()
     templates = Templates(slow)

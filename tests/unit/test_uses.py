@@ -60,6 +60,15 @@ def test_a_follower_of_what_matters_matters() -> None:
     assert uses.values([80, 6, 80]) == []
 
 
+def test_a_program_of_very_many_comparisons_has_no_values() -> None:
+    uses, made = Uses(), 0
+    for pc in range(129):
+        assert len(uses.values([5] * pc)) == pc
+        made = uses.compare(PORT._replace(offset=60 + 2 * pc), pc, made)
+        uses.accept(made, IDLE, None)
+    assert uses.values([5] * 129) == []
+
+
 def test_a_network_has_its_value_under_its_mask() -> None:
     assert Lane(0, 26, 4, 0xFFF00000) in lanes("ip src net 10.16.0.0/12")
 
