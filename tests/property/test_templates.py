@@ -83,6 +83,11 @@ def test_a_known_form_is_not_walked_again() -> None:
         ("ip[0] = 0x45 and udp port 53 and ether[34:2] = 53", "ip[0] = 0x45 and udp port 53 and ether[34:2] = 54"),
         ("ip host 10.0.0.1 and not 10.0.0.2", "ip host 10.0.0.2 and not 10.0.0.1"),
         ("net 10.0.0.0/8", "net 11.0.0.0/8"),
+        ("tcp and not dst port 80", "tcp and not dst port 0"),  # an interval is cut at its end
+        (
+            "ether[12:2] = 5 and ether[26:2] = 5 and ether[30] = 1",
+            "ether[12:2] = 0x800 and ether[26:2] = 5 and ether[30] = 1",
+        ),
     ],
 )
 def test_values_that_matter_are_no_holes(known: str, other: str) -> None:
