@@ -3,10 +3,12 @@
 
 The bits that the witness leaves open are filled so that the frame looks like traffic (version, lengths, TTL,
 addresses), as far as the conjuncts still take it. Where scapy's own defaults would give a frame the conjuncts take,
-the expression spells out the layers; otherwise it is the bytes.
+the expression spells out the layers; otherwise it is the bytes. Where the length on the wire matters, the frame is that
+long if it may be; a comment says so where it must be cut.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address
 
 from exonet.filters.conjunct import FRAME, Conjunct
@@ -17,6 +19,10 @@ FILL_IP4 = bytes.fromhex("45000028000100004000 0000 0a000001 0a000002".replace("
 FILL_IP6 = bytes.fromhex("6000000000143b40") + IPv6Address("fd00::1").packed + IPv6Address("fd00::2").packed
 FILL_PORTS = (1024).to_bytes(2, "big") * 2
 MIN_FRAME = 60
+ETHERNET_BYTES = 14
+#: A longer frame is shown with its runs of zeroes as `bytes(n)`.
+LONGEST_HEX = 128
+_ZEROES = re.compile(rb"\0{8,}")
 
 
 def _filled(known: tuple[int, int], filling: bytes, length: int) -> bytes:
@@ -37,19 +43,23 @@ def _filling(frame: bytes) -> bytes:
     return ethernet
 
 
-def _candidates(known: tuple[int, int], low: int, high: int) -> list[bytes]:
+def _candidates(witness: Witness) -> Iterator[bytes]:
     """The witness as frames, the most natural first."""
+    known = witness.bits.get(FRAME, (0, 0))
+    low, high = witness.low, witness.high
     length = min(max(low, MIN_FRAME), high)
+    if witness.wire_len is not None and low <= witness.wire_len <= high:
+        length = witness.wire_len
     plain = _filled(known, b"", max(length, 1))[:length]
-    natural = _filled(known, _filling(plain), max(length, 1))[:length]
-    return [natural, plain, _filled(known, b"", max(low, 1))[:low]]
+    yield _filled(known, _filling(plain), max(length, 1))[:length]
+    yield plain
+    yield _filled(known, b"", max(low, 1))[:low]
 
 
 def build(witness: Witness, takers: Sequence[Conjunct], outside: Sequence[Conjunct] = ()) -> bytes:
     """The frame's captured bytes. Its length on the wire is `wire_length(witness, frame)`."""
-    known = witness.bits.get(FRAME, (0, 0))
     found = b""
-    for frame in _candidates(known, witness.low, witness.high):
+    for frame in _candidates(witness):
         wire_len = wire_length(witness, frame)
         found = frame
         if all(c.matches(frame, wire_len) for c in takers) and not any(c.matches(frame, wire_len) for c in outside):
@@ -82,12 +92,33 @@ _IP6_SHOWN = _octets((0, 14), (20, 21), (22, 54))
 _IHL = 0xFF << 8 * 14
 
 
-def scapy_expression(frame: bytes, takers: Sequence[Conjunct]) -> str:
-    """One line of Python that builds the frame with scapy."""
+def scapy_expression(frame: bytes, wire_len: int, takers: Sequence[Conjunct]) -> str:
+    """One line of Python that builds the frame with scapy. takers: all conjuncts that it was made for."""
+    found = _layers(frame, takers)
+    return found if wire_len == len(frame) else f"{found}  # {wire_len} bytes on the wire"
+
+
+def _octets_of(frame: bytes) -> str:
+    """Python for these bytes, short where most are zero."""
+    if len(frame) <= LONGEST_HEX:
+        return f'bytes.fromhex("{frame.hex()}")'
+    parts, at = [], 0
+    for run in _ZEROES.finditer(frame):
+        if run.start() > at:
+            parts.append(f'bytes.fromhex("{frame[at : run.start()].hex()}")')
+        parts.append(f"bytes({run.end() - run.start()})")
+        at = run.end()
+    if at < len(frame):
+        parts.append(f'bytes.fromhex("{frame[at:].hex()}")')
+    return " + ".join(parts)
+
+
+def _layers(frame: bytes, takers: Sequence[Conjunct]) -> str:
+    """The layers, where scapy's own defaults do; else the bytes."""
     touched = _touched(takers)
-    raw = f'Ether(bytes.fromhex("{frame.hex()}"))'
+    raw = f"{'Ether' if len(frame) >= ETHERNET_BYTES else 'Raw'}({_octets_of(frame)})"
     too_long = any(c.frame_bytes > MIN_FRAME or c.ip4_bytes > MIN_FRAME - 34 for c in takers)
-    if too_long or len(frame) < 14 or any(space not in (FRAME, 14) for space in touched):
+    if too_long or len(frame) < ETHERNET_BYTES or any(space not in (FRAME, 14) for space in touched):
         return raw
     ether = f'Ether(dst="{frame[:6].hex(":")}", src="{frame[6:12].hex(":")}"'
     at_frame, at_upper = touched.get(FRAME, 0), touched.get(14, 0)

@@ -109,7 +109,8 @@ def _example(takers: Sequence[Conjunct], outside: Sequence[Conjunct] = (), quota
     if witness is None:
         return None
     frame = build(witness, takers, outside)
-    return Example(frame, wire_length(witness, frame), scapy_expression(frame, (*takers, *outside)))
+    wire_len = wire_length(witness, frame)
+    return Example(frame, wire_len, scapy_expression(frame, wire_len, (*takers, *outside)))
 
 
 def overlap(a: Conjuncts, b: Conjuncts, quota: int = QUOTA) -> Example | None:
