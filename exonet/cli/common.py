@@ -16,6 +16,7 @@ from exonet.errors import INTERRUPTED, ExonetError, MissingError, UsageError
 from exonet.gate.naming import find
 from exonet.lab.plan import Settings, Tenant, parse_count, parse_ring
 from exonet.lab.results import Result
+from exonet.wording import printable
 
 T = TypeVar("T")
 
@@ -291,7 +292,7 @@ def exit_code(*, failed: bool, interrupted: bool) -> int:
 
 def say(text: str) -> None:
     """A line for the person, beside the result."""
-    print(f"exonet: {text}", file=sys.stderr)
+    print(f"exonet: {printable(text)}", file=sys.stderr)
 
 
 def width() -> int:

@@ -15,6 +15,7 @@ from exonet.cli import attach, calibrate, drops, filter, info, libos, replay, sh
 from exonet.cli.common import Parser
 from exonet.errors import INTERRUPTED, OUTPUT_ERRORS, ExonetError
 from exonet.lab.results import version
+from exonet.wording import printable
 
 COMMANDS = (replay, attach, drops, calibrate, info, libos, filter, show)
 
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = int(parsed.run(parsed, arguments))
         sys.stdout.flush()
     except ExonetError as error:
-        print(f"exonet: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"exonet: error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("exonet: interrupted", file=sys.stderr)

@@ -20,9 +20,10 @@ from exonet.filters.fields import Expression
 from exonet.filters.libpcap import Libpcap, Program
 from exonet.filters.names import fixed_value
 from exonet.filters.simplify import simplify
-from exonet.filters.syntax import to_pcap
+from exonet.filters.syntax import misspelt, to_pcap
 from exonet.filters.template import Filled, Templates
 from exonet.filters.walk import Undecomposable, Walk
+from exonet.wording import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,13 @@ def compile_filter(source: str | Expression, templates: Templates | None = None)
 
 
 def of_source(error: FilterError, source: str | Expression, text: str) -> FilterError:
-    """The same error, which names what was written where that is not the text that libpcap had."""
-    return FilterError(f'filter "{source}": {error}') if str(source) != text else error
+    """The same error, which names what was written where that is not the text that libpcap had; and where libpcap had
+    what was meant as an expression, the name that is wrong in it.
+    """
+    if str(source) != text:
+        return FilterError(f'filter "{shown(str(source))}": {error}')
+    wrong = misspelt(text)
+    return FilterError(f'filter "{shown(text)}": {wrong}') if wrong else error
 
 
 def conjuncts_of(walk: Walk) -> tuple[Conjunct, ...]:
@@ -93,10 +99,10 @@ def fill(program: Program, templates: Templates) -> Filled:
 
 def _takes_nothing(program: Program) -> FilterError:
     return FilterError(
-        f'filter "{program.text}": it takes nothing: what it asks for is in no Ethernet frame (a direction, an '
+        f'filter "{shown(program.text)}": it takes nothing: what it asks for is in no Ethernet frame (a direction, an '
         "interface, a number out of range)"
     )
 
 
 def _undecomposable(program: Program, reason: Undecomposable) -> FilterError:
-    return FilterError(f'filter "{program.text}": cannot be decomposed into conjuncts: {reason}')
+    return FilterError(f'filter "{shown(program.text)}": cannot be decomposed into conjuncts: {reason}')

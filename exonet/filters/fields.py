@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from exonet.errors import FilterError
+from exonet.filters.written import SHOWN, FieldError, said, written
+from exonet.wording import shown
 
 Operand = int | str
 
@@ -36,7 +38,7 @@ class Expression:
         return Expression(f"not {self.text}")
 
     def __bool__(self) -> bool:
-        raise FilterError(f"filter {self.text}: combine with & | ~ in parentheses, not with and, or, not, in")
+        raise FilterError(f'filter "{shown(self.text)}": combine with & | ~ in parentheses, not with and, or, not, in')
 
     def __str__(self) -> str:
         return self.text
@@ -45,7 +47,9 @@ class Expression:
 def _expression(value: object) -> Expression:
     if isinstance(value, Expression):
         return value
-    raise FilterError(f"filter: {value!r} is not a comparison; put parentheses around each comparison beside & and |")
+    raise FilterError(
+        f"filter: {said(value)} is not a comparison; put parentheses around each comparison beside & and |"
+    )
 
 
 def _any(parts: list[str]) -> Expression:
@@ -69,9 +73,9 @@ class Field:
         """The operand as a number in the field's range; FilterError otherwise."""
         limit = (1 << self._bits) - 1
         if isinstance(value, bool) or not isinstance(value, int):
-            raise FilterError(f"{self.name} {value!r}: must be a number 0..{limit}")
+            raise FieldError(f"{self.name} {said(value)}: must be a number 0..{limit}")
         if not 0 <= value <= limit:
-            raise FilterError(f"{self.name} {value}: must be 0..{limit}")
+            raise FieldError(f"{self.name} {said(value)}: must be 0..{limit}")
         return value
 
     def _relation(self, relation: str, value: int, mask: int | None = None) -> Expression:
@@ -82,29 +86,36 @@ class Field:
             parts.append(f"({condition} and {comparison})" if condition else comparison)
         return _any(parts)
 
+    @written("{0.name} == {1}")
     def __eq__(self, value: object) -> Expression:  # type: ignore[override]  # builds an expression
         return self.equal(value)  # type: ignore[arg-type]  # number() refuses what is not an operand
 
+    @written("{0.name} != {1}")
     def __ne__(self, value: object) -> Expression:  # type: ignore[override]  # builds an expression
         return self._relation("!=", self.number(value))  # type: ignore[arg-type]  # as above
 
     __hash__ = None  # type: ignore[assignment]  # == does not compare
 
+    @written("{0.name} < {1}")
     def __lt__(self, value: Operand) -> Expression:
         return self._relation("<", self.number(value))
 
+    @written("{0.name} <= {1}")
     def __le__(self, value: Operand) -> Expression:
         return self._relation("<=", self.number(value))
 
+    @written("{0.name} > {1}")
     def __gt__(self, value: Operand) -> Expression:
         return self._relation(">", self.number(value))
 
+    @written("{0.name} >= {1}")
     def __ge__(self, value: Operand) -> Expression:
         return self._relation(">=", self.number(value))
 
+    @written("{0.name} & {1}")
     def __and__(self, mask: int) -> "Masked":
         if not isinstance(mask, int):
-            raise FilterError(f"{self.name} & {mask!r}: put parentheses around each comparison beside &")
+            raise FieldError(f"{self.name} & {said(mask)}: put parentheses around each comparison beside &")
         return Masked(self, self.number(mask))
 
     def equal(self, value: Operand) -> Expression:
@@ -114,30 +125,36 @@ class Field:
         """`field & mask relation value`."""
         return self._relation(relation, self.number(value), mask)
 
+    @written("{0.name}.between({1}, {2})")
     def between(self, low: Operand, high: Operand) -> Expression:
         """low <= field <= high."""
         first, last = self.number(low), self.number(high)
         if first > last:
-            raise FilterError(f"{self.name}.between({low}, {high}): the first must not be greater than the last")
+            raise FieldError(
+                f"{self.name}.between({said(low)}, {said(high)}): the first must not be greater than the last"
+            )
         parts = []
         for condition, access in self._accesses:
             comparison = f"{access} >= {first} and {access} <= {last}"
             parts.append(f"({condition} and {comparison})" if condition else f"({comparison})")
         return _any(parts)
 
+    @written("{0.name}.one_of({1})")
     def one_of(self, values: Iterable[Operand]) -> Expression:
         """field == one of the values."""
         parts = [self.equal(value).text for value in values]
         if not parts:
-            raise FilterError(f"{self.name}.one_of([]): there must be a value")
+            raise FieldError(f"{self.name}.one_of([]): there must be a value")
         return _any(parts)
 
+    @written("{0.name}.has({1})")
     def has(self, bits: int) -> Expression:
         """All of these bits are set."""
         return self.masked(self.number(bits), "=", bits)
 
+    @written("{0.name}.within({1})")
     def within(self, prefix: str) -> Expression:
-        raise FilterError(f"{self.name}.within({prefix!r}): only addresses have prefixes")
+        raise FieldError(f"{self.name}.within({said(prefix)}): only addresses have prefixes")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,9 +164,11 @@ class Masked:
     field: Field
     mask: int
 
+    @written("{0.field.name} & {0.mask:#x} == {1}")
     def __eq__(self, value: object) -> Expression:  # type: ignore[override]  # builds an expression
         return self.field.masked(self.mask, "=", value)  # type: ignore[arg-type]  # number() refuses other types
 
+    @written("{0.field.name} & {0.mask:#x} != {1}")
     def __ne__(self, value: object) -> Expression:  # type: ignore[override]  # builds an expression
         return self.field.masked(self.mask, "!=", value)  # type: ignore[arg-type]  # as above
 
@@ -169,6 +188,7 @@ class Port(Field):
     def equal(self, value: Operand) -> Expression:
         return Expression(f"{self._primitive} port {self.number(value)}")
 
+    @written("{0.name}.between({1}, {2})")
     def between(self, low: Operand, high: Operand) -> Expression:
         if self.number(low) > self.number(high):
             return super().between(low, high)
@@ -184,14 +204,15 @@ class Address4(Field):
         try:
             return int(IPv4Address(value))
         except ValueError:
-            raise FilterError(f"{self.name} {value!r}: must be an IPv4 address such as 10.0.0.1") from None
+            raise FieldError(f"{self.name} {said(value)}: must be an IPv4 address such as 10.0.0.1") from None
 
+    @written("{0.name}.within({1})")
     def within(self, prefix: str) -> Expression:
         """The address lies in a network such as "10.0.0.0/8"."""
         try:
             network = IPv4Network(prefix)
         except ValueError as reason:
-            raise FilterError(f"{self.name}.within({prefix!r}): {reason}") from None
+            raise FieldError(f"{self.name}.within({said(prefix)}): {shown(str(reason), SHOWN)}") from None
         return self.masked(int(network.netmask), "=", str(network.network_address))
 
 
@@ -208,23 +229,25 @@ class Address6(Field):
         try:
             return int(IPv6Address(value))
         except ValueError:
-            raise FilterError(f"{self.name} {value!r}: must be an IPv6 address such as 2001:db8::1") from None
+            raise FieldError(f"{self.name} {said(value)}: must be an IPv6 address such as 2001:db8::1") from None
 
     def _relation(self, relation: str, value: int, mask: int | None = None) -> Expression:
         if mask is not None or relation not in ("=", "!="):
-            raise FilterError(f"{self.name}: IPv6 addresses have ==, !=, one_of and within only")
+            raise FieldError(f"{self.name}: IPv6 addresses have ==, !=, one_of and within only")
         host = f"ip6 {self._side} host {IPv6Address(value)}"
         return Expression(host if relation == "=" else f"(ip6 and not {host})")
 
+    @written("{0.name}.between({1}, {2})")
     def between(self, low: Operand, high: Operand) -> Expression:
         return self._relation("between", self.number(low))
 
+    @written("{0.name}.within({1})")
     def within(self, prefix: str) -> Expression:
         """The address lies in a network such as "2001:db8::/32"."""
         try:
             network = IPv6Network(prefix)
         except ValueError as reason:
-            raise FilterError(f"{self.name}.within({prefix!r}): {reason}") from None
+            raise FieldError(f"{self.name}.within({said(prefix)}): {shown(str(reason), SHOWN)}") from None
         return Expression(f"ip6 {self._side} net {network}")
 
 
@@ -244,15 +267,16 @@ class Mac(Field):
         except ValueError:
             octets = b""
         if len(octets) != 6 or any(not 1 <= len(part) <= 2 for part in parts):
-            raise FilterError(f"{self.name} {value!r}: must be an Ethernet address such as 02:00:00:00:00:01")
+            raise FieldError(f"{self.name} {said(value)}: must be an Ethernet address such as 02:00:00:00:00:01")
         return int.from_bytes(octets, "big")
 
     def _relation(self, relation: str, value: int, mask: int | None = None) -> Expression:
         if mask is not None or relation not in ("=", "!="):
-            raise FilterError(f"{self.name}: Ethernet addresses have ==, != and one_of only")
+            raise FieldError(f"{self.name}: Ethernet addresses have ==, != and one_of only")
         host = f"ether {self._side} {value.to_bytes(6, 'big').hex(':')}"
         return Expression(host if relation == "=" else f"not {host}")
 
+    @written("{0.name}.between({1}, {2})")
     def between(self, low: Operand, high: Operand) -> Expression:
         return self._relation("between", self.number(low))
 
@@ -265,16 +289,18 @@ class VlanId(Field):
     def _relation(self, relation: str, value: int, mask: int | None = None) -> Expression:
         if mask is None and relation == "=":
             return Expression(f"vlan {value}")
-        raise FilterError(f"{self.name}: has == only")
+        raise FieldError(f"{self.name}: has == only")
 
+    @written("{0.name}.between({1}, {2})")
     def between(self, low: Operand, high: Operand) -> Expression:
         return self._relation("between", self.number(low))
 
+    @written("{0.name}.one_of({1})")
     def one_of(self, values: Iterable[Operand]) -> Expression:
         chosen = list(values)
         if len(chosen) == 1:
             return self.equal(chosen[0])
-        raise FilterError(f"{self.name}.one_of({chosen}): a test moves what follows by a tag; bind once per value")
+        raise FieldError(f"{self.name}.one_of({said(chosen)}): a test moves what follows by a tag; bind once per value")
 
 
 class Eth:

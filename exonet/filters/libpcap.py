@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 from cffi import FFI
 
 from exonet.errors import FilterError, MissingError
+from exonet.wording import printable, shown
 
 SONAMES = ("libpcap.so.0.8", "libpcap.so.1", "libpcap.so")
 DLT_EN10MB = 1
-#: Characters of a filter that an error message repeats.
-SHOWN = 300
 SNAPLEN = 262144
 NETMASK_UNKNOWN = 0xFFFFFFFF
 INSTRUCTION_BYTES = 8
@@ -114,13 +113,17 @@ class Libpcap:
     def compile(self, text: str, *, optimize: bool = True, snaplen: int = SNAPLEN) -> Program:
         """Compiles pcap-filter(7) text for Ethernet. FilterError carries libpcap's own message."""
         if "\0" in text:
-            raise FilterError(f"filter {text!r}: it holds a NUL character")
+            raise FilterError(f'filter "{shown(text)}": it holds a NUL character')
+        try:
+            encoded = text.encode()
+        except UnicodeEncodeError as error:
+            raise FilterError(f'filter "{shown(text)}": character {error.start + 1} is no UTF-8') from None
         lib = self._lib
         program: Any = self._program
         handle = self._handles.get(snaplen) or self._handle(snaplen)
-        if lib.pcap_compile(handle, program, text.encode(), optimize, NETMASK_UNKNOWN) != 0:
-            shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
-            raise FilterError(f'filter "{shown}": {_text(_FFI.string(lib.pcap_geterr(handle)))}')
+        if lib.pcap_compile(handle, program, encoded, optimize, NETMASK_UNKNOWN) != 0:
+            reason = printable(_text(_FFI.string(lib.pcap_geterr(handle))))
+            raise FilterError(f'filter "{shown(text)}": {reason}')
         code = _FFI.buffer(program.bf_insns, program.bf_len * INSTRUCTION_BYTES)[:]
         lib.pcap_freecode(program)
         return Program(lib.bpf_filter, text, code)

@@ -9,9 +9,12 @@ are understood. In text `Udp.dport in [53, 5353]`, `Ip.src in "10.0.0.0/8"`, `10
 
 import ast
 import re
+from difflib import get_close_matches
 
 from exonet.errors import FilterError
 from exonet.filters.fields import HEADERS, Expression, Field, Masked, Operand
+from exonet.filters.written import FieldError
+from exonet.wording import shown
 
 _NAMES = {header.__name__: header for header in HEADERS}
 _FIELD = re.compile(rf"\b(?:{'|'.join(_NAMES)})\.[a-z]")
@@ -25,14 +28,20 @@ _MIRRORED: dict[type[ast.cmpop], type[ast.cmpop]] = {
 }
 MAX_TEXT = 65536
 MAX_DEPTH = 100
+SHOWN_PART = 80
+#: `Name.name` beside an operator of Python's.
+_MEANT = re.compile(r"\b([A-Za-z]\w{0,30})\.([A-Za-z]\w{0,30})(?=\s*(?:[=!<>]=|[<>]|&(?!&)|(?:not\s+)?in\b))")
+_BARE = re.compile(rf"(?<![\w.])({'|'.join(_NAMES)})\s*(?:[=!<>]=|[<>]|&(?!&)|(?:not\s+)?in\b)")
 
 
 def to_pcap(source: str | Expression) -> str:
     """The pcap-filter text of a filter in either language. FilterError where a Python expression is none."""
     if isinstance(source, Expression):
         return source.text
+    if not isinstance(source, str):
+        raise FilterError(f"filter {shown(repr(source), SHOWN_PART)}: must be text or an expression")
     if len(source) > MAX_TEXT:
-        raise FilterError(f'filter "{source[:40]}...": {len(source)} characters; at most {MAX_TEXT}')
+        raise FilterError(f'filter "{shown(source, SHOWN_PART)}": {len(source)} characters; at most {MAX_TEXT}')
     if source.islower():  # the cheap way out: every header's name has a capital
         return source
     return parse(source).text if _FIELD.search(source) else source
@@ -43,10 +52,40 @@ def parse(text: str) -> Expression:
     try:
         tree = ast.parse(text.strip(), mode="eval")
         return _Reader(text).expression(tree.body)
+    except FieldError as reason:
+        raise FilterError(f'filter "{shown(text)}": {reason.why}') from None
+    except UnicodeEncodeError as reason:
+        raise FilterError(f'filter "{shown(text)}": character {reason.start + 1} is no UTF-8') from None
     except (SyntaxError, ValueError, MemoryError) as reason:
-        raise FilterError(f'filter "{text}": {getattr(reason, "msg", reason)}') from None
+        raise FilterError(f'filter "{shown(text)}": {shown(str(getattr(reason, "msg", reason)))}') from None
     except RecursionError:
-        raise FilterError(f'filter "{text[:40]}...": nested too deeply') from None
+        raise FilterError(f'filter "{shown(text, SHOWN_PART)}": nested too deeply') from None
+
+
+def misspelt(text: str) -> str:
+    """What is wrong with the first field of a text that is no pcap-filter, but looks as if it compared fields; ""
+    where it does not.
+    """
+    for layer, field in _MEANT.findall(text):
+        if not isinstance(vars(_NAMES.get(layer, object)).get(field), Field):
+            return f"{layer}.{field}: {_unknown(layer, field)}"
+    bare = _BARE.search(text)
+    return f"{bare[1]}: is no field; {bare[1]} has {', '.join(_fields(bare[1]))}" if bare else ""
+
+
+def _unknown(layer: str, field: str) -> str:
+    fields = [f"{name}.{each}" for name in _NAMES for each in _fields(name)]
+    asked = f"{layer}.{field}".lower()
+    close = get_close_matches(asked, [name.lower() for name in fields], n=2)
+    meant = [name for name in fields if name.lower() in (close if asked not in close else (asked,))]
+    why = f"there is no such layer; there are {', '.join(_NAMES)}"
+    if layer in _NAMES:
+        why = f"there is no such field; {layer} has {', '.join(_fields(layer))}"
+    return f"{why}; did you mean {' or '.join(meant)}?" if meant else why
+
+
+def _fields(layer: str) -> list[str]:
+    return [name for name, value in vars(_NAMES[layer]).items() if isinstance(value, Field)]
 
 
 class _Reader:
@@ -56,11 +95,11 @@ class _Reader:
         self._text = text
 
     def _refuse(self, node: ast.AST, why: str) -> FilterError:
-        return FilterError(f'filter "{self._text}": {ast.unparse(node)}: {why}')
+        return FilterError(f'filter "{shown(self._text)}": {shown(ast.unparse(node), SHOWN_PART)}: {why}')
 
     def expression(self, node: ast.expr, depth: int = 0) -> Expression:
         if depth > MAX_DEPTH:
-            raise FilterError(f'filter "{self._text[:40]}...": nested more than {MAX_DEPTH} deep')
+            raise FilterError(f'filter "{shown(self._text, SHOWN_PART)}": nested more than {MAX_DEPTH} deep')
         if isinstance(node, ast.BoolOp):
             parts = [self.expression(value, depth + 1) for value in node.values]
             result = parts[0]
@@ -118,7 +157,7 @@ class _Reader:
 
     def _inside(self, field: Field, right: ast.expr) -> Expression:
         if isinstance(right, ast.List | ast.Tuple | ast.Set):
-            return field.one_of(self._literal(element) for element in right.elts)
+            return field.one_of([self._literal(element) for element in right.elts])
         value = self._literal(right)
         if not isinstance(value, str):
             raise self._refuse(right, "`in` takes a list of values or a network such as '10.0.0.0/8'")
@@ -129,16 +168,19 @@ class _Reader:
             field, mask = self._field(node.left), self._literal(node.right)
             if isinstance(field, Field) and isinstance(mask, int):
                 return field & mask
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in _NAMES:
-            header = _NAMES[node.value.id]
-            named = vars(header).get(node.attr)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            layer = node.value.id
+            named = vars(_NAMES.get(layer, object)).get(node.attr)
             if isinstance(named, Field):
                 return named
-            known = ", ".join(name for name, value in vars(header).items() if isinstance(value, Field))
-            raise self._refuse(node, f"there is no such field; {node.value.id} has {known}")
+            raise self._refuse(node, _unknown(layer[:SHOWN_PART], node.attr[:SHOWN_PART]))
         raise self._refuse(node, "is not a field such as Udp.dport; put parentheses around comparisons beside & and |")
 
     def _literal(self, node: ast.expr) -> Operand:
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            number = self._literal(node.operand)
+            if isinstance(number, int):
+                return -number
         if isinstance(node, ast.Constant) and isinstance(node.value, int | str) and not isinstance(node.value, bool):
             return node.value
         raise self._refuse(node, "is not a number or a text; put parentheses around comparisons beside & and |")

@@ -10,6 +10,7 @@ import socket
 
 from exonet.errors import FilterError
 from exonet.filters.syntax import to_pcap
+from exonet.wording import quoted
 
 __all__ = ["Names", "refuse_names"]
 
@@ -83,7 +84,9 @@ def _refuse(text: str, shown: str) -> None:
         word = found.strip("-").lstrip("\\")
         known = not word or word in KEYWORDS or NUMBER.fullmatch(word) or _is_ip6(word)
         if not known and not (service and "." not in word) and not (previous == "llc" and word in LLC_KINDS):
-            raise FilterError(f"filter {shown!r}: {word!r} is a name: addresses must be given as numbers")
+            raise FilterError(
+                f"filter {quoted(shown)}: {quoted(word, LONGEST)} is a name: addresses must be given as numbers"
+            )
         if word in KEYWORDS and word not in JOINING:
             service = word in SERVICE
         previous = word

@@ -90,13 +90,13 @@ class Regions:
         text = str(source)
         found = self._prepared.get(text)
         if found is None:
-            filled = self._filled(text)
+            filled = self._filled(source)
             found = self._patterns.prepared(text, filled) or self._prepare(text, filled.conjuncts)
             self._prepared[text] = found
             self._recent.append(found)
         return found
 
-    def _filled(self, source: str) -> Filled:
+    def _filled(self, source: str | Expression) -> Filled:
         text = to_pcap(source)
         try:
             self._names.refuse(text)

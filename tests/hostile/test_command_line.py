@@ -29,7 +29,10 @@ MISTAKES = [
     (["--bind", f"a={DEEP}"], "at most 4,096"),
     (["--bind", "a=ip", "--include", DEEP], "parse filter expression"),
     (["--bind", "a=ip", "--include", "foo bar"], "--include: filter"),
-    (["--bind", "a=ip", "--exclude", "Tcp.dport == 70000"], "--exclude: Tcp.dport 70000: must be 0..65535"),
+    (
+        ["--bind", "a=ip", "--exclude", "Tcp.dport == 70000"],
+        '--exclude: filter "Tcp.dport == 70000": Tcp.dport 70000: must be 0..65535',
+    ),
     (["--bind", "a=inbound"], 'filter "inbound": it takes nothing'),
     (["--bind", "a=ip", "--bind", "a=greater 70000"], 'filter "greater 70000": it takes nothing'),
     (["--bind", "a=host localhost"], "'localhost' is a name: addresses must be given as numbers"),

@@ -78,7 +78,7 @@ def test_expressions_as_text(text, pcap):
 
 @pytest.mark.parametrize(("text", "message"), (
     ("Udp.dport == 70000", "Udp.dport 70000: must be 0..65535"),
-    ("Udp.dport == -1", "is not a number"),
+    ("Udp.dport == -1", "Udp.dport -1: must be 0..65535"),
     ("Udp.dport == True", "is not a number"),
     ("Udp.dport == 'http'", "must be a number 0..65535"),
     ("Udp.foo == 1", "there is no such field; Udp has sport, dport"),
