@@ -8,6 +8,7 @@ from typing import Any
 
 from exonet.cli import common, match
 from exonet.errors import ExonetError, MissingError, RunError
+from exonet.wording import quoted
 
 EPILOG = """\
 examples:
@@ -76,7 +77,10 @@ def refusals(explanation: Any) -> Iterator[str]:
     from exonet.kernel.names import refuse_names
 
     counts = {"conjuncts": len(explanation.conjuncts), "shapes": len(explanation.shapes)}
-    yield from (f"conjunct {n}: {each.refused}" for n, each in enumerate(explanation.conjuncts, 1) if each.refused)
+    said = f"filter {quoted(explanation.filter.source)}"
+    for number, each in enumerate(explanation.conjuncts, 1):
+        if each.refused:
+            yield f"{said}: conjunct {number}: {each.refused}"
     try:
         refuse_names(explanation.filter.source)
     except ExonetError as error:
@@ -84,7 +88,7 @@ def refusals(explanation: Any) -> Iterator[str]:
     for what, count in counts.items():
         most: int = getattr(Quota(), what)
         if count > most:
-            yield f"filter {explanation.filter.source!r}: it needs {count:,} {what}; a LibOS may have {most:,}"
+            yield f"{said}: it needs {count:,} {what}; a LibOS may have {most:,}"
 
 
 def ir(form: Any) -> str:

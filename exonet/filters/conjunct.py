@@ -21,6 +21,7 @@ from exonet.errors import FilterError
 from exonet.filters.box import Bits, byte_length, clash, header_length, meet, settle, shift_space, strip, within
 from exonet.filters.names import describe_interval, describe_term
 from exonet.filters.span import FRAME, LENGTH, Field, Interval, Term
+from exonet.wording import shown
 
 __all__ = [
     "ETHERNET_IP4",
@@ -275,7 +276,9 @@ class Conjunct:
         """A `struct exo_conjunct *` for the demux. FilterError where it needs more than EXO_MAX_ATOMS words."""
         atoms, excluded = self.atoms, self.excluded_atoms
         if len(atoms) + len(excluded) > MAX_ATOMS:
-            raise FilterError(f"{self}: compares {len(atoms) + len(excluded)} words of a frame; at most {MAX_ATOMS}")
+            raise FilterError(
+                f"{shown(str(self))}: compares {len(atoms) + len(excluded)} words of a frame; at most {MAX_ATOMS}"
+            )
         native = ffi.new("struct exo_conjunct *")
         native.binding = binding
         native.atoms = len(atoms) + len(excluded)

@@ -19,6 +19,7 @@ from exonet.filters.conjunct import MAX_ATOMS, Conjunct, apart, meet
 from exonet.filters.example import build, scapy_expression, wire_length
 from exonet.filters.solve import QUOTA, solve
 from exonet.filters.span import Interval
+from exonet.wording import shown
 
 MAX_PAIRS = 1_000_000
 
@@ -85,7 +86,11 @@ class Region:
         for conjunct in conjuncts:
             if any(own.contains(conjunct) for own in self.conjuncts):
                 continue
-            if solve((conjunct,), self.conjuncts, quota) is not None:
+            try:
+                found = solve((conjunct,), self.conjuncts, quota)
+            except ExhaustedError as error:
+                raise ExhaustedError(f"conjunct ({shown(str(conjunct))}): {error}") from None
+            if found is not None:
                 return conjunct
         return None
 
@@ -213,11 +218,6 @@ def _keep_narrowest(found: dict[Conjunct, Conjunct], conjunct: Conjunct) -> None
         found[conjunct] = conjunct
 
 
-def remedy(refused: str, holder: str) -> str:
-    """The text of a filter that would do where `refused` overlaps the holder's filter in part."""
-    return f"({refused}) and not ({holder})"
-
-
 def _intersections(inner: Conjunct, outer: Conjunct) -> Iterator[Conjunct]:
     """The intersection: of intervals of two fields, the one that has fewer prefixes is taken apart."""
     if inner.interval and outer.interval and inner.interval.field != outer.interval.field:
@@ -233,7 +233,7 @@ def _intersections(inner: Conjunct, outer: Conjunct) -> Iterator[Conjunct]:
 
 def _intersection(inner: Conjunct, outer: Conjunct) -> Conjunct | None:
     if inner.ip4_bytes and outer.ip4_bytes and inner.ip4_at != outer.ip4_at:
-        raise ExhaustedError(f"({inner}) within ({outer}): they count from two IPv4 headers")
+        raise ExhaustedError(f"{_pair(inner, outer)}: they count from two IPv4 headers")
     interval = inner.interval or outer.interval
     if interval and inner.interval and outer.interval:
         interval = interval.within(outer.interval.low, outer.interval.high)
@@ -245,12 +245,16 @@ def _intersection(inner: Conjunct, outer: Conjunct) -> Conjunct | None:
     if both is None:
         return None
     if len(both.atoms) + len(both.excluded) > MAX_ATOMS:
-        raise ExhaustedError(f"({inner}) within ({outer}): more than {MAX_ATOMS} words would have to be compared")
+        raise ExhaustedError(f"{_pair(inner, outer)}: more than {MAX_ATOMS} words would have to be compared")
     if solve((both,)) is None:
         return None
     if both.rank[:2] >= outer.rank[:2]:
-        raise ExhaustedError(f"({inner}) within ({outer}): no conjunct wins where both hold")
+        raise ExhaustedError(f"{_pair(inner, outer)}: no conjunct wins where both hold")
     return both
+
+
+def _pair(inner: Conjunct, outer: Conjunct) -> str:
+    return f"conjunct ({shown(str(inner))}) within ({shown(str(outer))})"
 
 
 def _met(inner: Conjunct, outer: Conjunct, interval: Interval | None, *, resolve: bool) -> Conjunct | None:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from exonet.abi import lib
-from exonet.errors import ConflictError, DeniedError, ExhaustedError, UsageError
+from exonet.errors import ConflictError, DeniedError, ExhaustedError, ExonetError, UsageError
 from exonet.kernel.capability import Authority, Capability, Quota, Resource, Right, Scope, check
 from exonet.kernel.claims import Claim, Claims, Shape
 from exonet.kernel.estates import Estates
@@ -21,6 +21,7 @@ from exonet.kernel.native import MachinePort
 from exonet.kernel.prepared import Prepared
 from exonet.kernel.standing import Filters, Pair, Standing, exact, quick
 from exonet.trace import BindingMade, BindingRemoved, EventLog
+from exonet.wording import quoted, shown
 
 __all__ = ["Binding", "Bindings", "Claimant", "Filters"]
 
@@ -75,7 +76,13 @@ class Binding:
         return self.filter.high
 
     def __str__(self) -> str:
-        return f"binding {self.number} of environment {self.owner} ({self.text!r})"
+        return f"binding {self.number} of environment {self.owner} ({quoted(self.text)})"
+
+    def part(self, place: int) -> str:
+        """One of its conjuncts, or the whole where the place is -1, for people."""
+        if place < 0:
+            return f"filter {quoted(self.text)}"
+        return f"filter {quoted(self.text)}: conjunct {place + 1} ({shown(str(self.filter.conjuncts[place]))})"
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -157,20 +164,25 @@ class Bindings:
             if fresh and len(holding.shapes) + fresh > FEW_SHAPES:
                 self._leave_some(env, holding, candidate, fresh)
         except ExhaustedError as error:
-            raise ExhaustedError(f"filter {wanted.text!r}: {error}") from error
+            raise ExhaustedError(
+                f"filter {quoted(wanted.text)}: {error}{self._more(env, candidate, holding)}"
+            ) from None
         self._install(candidate, extras)
         holding.add(candidate.number, candidate, candidate.charged, candidate.shapes, candidate.loose)
         return candidate
 
     def _authorise(
-        self, env: Claimant, wanted: Prepared, port: int, token: bytes, shown: Sequence[bytes], snoop: bool
+        self, env: Claimant, wanted: Prepared, port: int, token: bytes, further: Sequence[bytes], snoop: bool
     ) -> list[Capability]:
         right = Right.SNOOP if snoop else Right.BIND
         scope = Scope(port=port, region=wanted.text)
         authority, number, over = self._authority, env.number, Resource.FILTER
-        consents = [check(authority, token, holder=number, resource=over, right=right, scope=scope)]
-        for each in shown:
-            consents.append(check(authority, each, holder=number, resource=over, right=right, scope=scope))
+        try:
+            consents = [check(authority, token, holder=number, resource=over, right=right, scope=scope)]
+            for each in further:
+                consents.append(check(authority, each, holder=number, resource=over, right=right, scope=scope))
+        except (DeniedError, ExhaustedError) as error:
+            raise type(error)(f"filter {quoted(wanted.text)}: {error}") from None
         return consents
 
     def _yielding(self, candidate: Binding, consents: list[Capability]) -> dict[Binding, list[Any]]:
@@ -196,8 +208,8 @@ class Bindings:
                 hard += 1
                 if hard > MOST_EXACT:
                     raise ExhaustedError(
-                        f"filter {candidate.text!r}: more than {MOST_EXACT} bindings, {other} the last, would have to "
-                        "be compared with it box by box"
+                        f"filter {quoted(candidate.text)}: more than {MOST_EXACT} bindings, {other} the last, would "
+                        "have to be compared with it box by box"
                     )
                 found = exact(self._filters, candidate.filter, other.filter)
             if found.example is not None:
@@ -211,7 +223,12 @@ class Bindings:
 
     def _add_extras(self, extras: dict[Binding, dict[Any, None]], winner: Binding, pairs: tuple[Pair, ...]) -> None:
         for inner, outer in pairs:
-            more = self._filters.separate(inner, outer)
+            try:
+                more = self._filters.separate(inner, outer)
+            except ExhaustedError as error:
+                raise ExhaustedError(
+                    f"{winner}: {error}" if winner.serial else f"filter {quoted(winner.text)}: {error}"
+                ) from None
             if more:
                 extras.setdefault(winner, {}).update(dict.fromkeys(more))
 
@@ -220,6 +237,19 @@ class Bindings:
         more = [conjunct for each in extras.values() for conjunct in each]
         candidate.charged += len(more)
         candidate.shapes = tuple(dict.fromkeys((*candidate.shapes, *self._filters.shapes(more))))
+
+    def _more(self, env: Claimant, candidate: Binding, holding: Holding[Binding]) -> str:
+        """What of the candidate its quota of conjuncts or shapes is too small for."""
+        if len(holding.bindings) >= env.quota.bindings:
+            return ""
+        caused = candidate.charged - candidate.filter.count
+        said = f"; {caused} of them are what nested bindings need because of it" if caused else ""
+        if holding.conjuncts + candidate.charged > env.quota.conjuncts:
+            return said
+        for place, conjunct in enumerate(candidate.filter.conjuncts):
+            if any(shape not in holding.shapes for shape in self._filters.shapes((conjunct,))):
+                return f"; the first of a new shape is conjunct {place + 1} ({shown(str(conjunct))})"
+        return said
 
     def _leave_some(self, env: Claimant, holding: Holding[Binding], candidate: Binding, fresh: int) -> None:
         """A port has room for EXO_MAX_SHAPES: who holds many leaves the last ones to those who hold few."""
@@ -248,23 +278,27 @@ class Bindings:
         if both is None:
             return
         raise DeniedError(
-            f"filter {candidate.text!r} takes frames from {other}, by its conjunct "
-            f"({self._filters.taker(candidate.filter.conjuncts, both)}), for example {both.scapy}: show a capability "
-            f"derived from its {other.capability.identifier}, or bind {_without(candidate, other)!r}"
+            f"filter {quoted(candidate.text)} takes frames from {other}, by its "
+            f"{self._filters.taker(candidate.filter.conjuncts, both)}, for example {both.scapy}: show a capability "
+            f"derived from its {other.capability.identifier}{self._instead(', or bind ', candidate, other)}"
         )
 
     def _conflict(self, candidate: Binding, other: Binding, found: Standing) -> str:
         mine, theirs = (self._filters.taker(each.filter.conjuncts, found.example) for each in (candidate, other))
         if found.same:
             return (
-                f"filter {candidate.text!r}: {other} holds the very same frames; for example {found.example.scapy}, in "
-                f"conjunct ({mine})"
+                f"filter {quoted(candidate.text)}: {other} holds the very same frames; for example "
+                f"{found.example.scapy}, in {mine}"
             )
         return (
-            f"filter {candidate.text!r} and {other} overlap and neither is inside the other: conjunct ({mine}) and "
-            f"conjunct ({theirs}); for example {found.example.scapy} is in both; this would do: "
-            f"{_without(candidate, other)!r}"
+            f"filter {quoted(candidate.text)} and {other} overlap and neither is inside the other: {mine} and "
+            f"{theirs}; for example {found.example.scapy} is in both"
+            f"{self._instead('; this would do: ', candidate, other)}"
         )
+
+    def _instead(self, before: str, candidate: Binding, other: Binding) -> str:
+        found = self._filters.remedy(candidate.text, other.text)
+        return f"{before}{found!r}" if found else ""
 
     def operator_grants(self, granted: Capability, owner: str = "", *, shared: bool = False) -> None:
         """The operator has granted a region to bind in: `Estates.grant`."""
@@ -274,7 +308,7 @@ class Bindings:
         """The effects, between two bursts; where one fails, every one of them is taken back."""
         flags = SNOOP if binding.snoop else 0
         binding.number = self._machine.bind(
-            binding.env, binding.port, flags, binding.filter.boxes(), self._filters.stamp
+            binding.env, binding.port, flags, binding.filter.boxes(), self._filters.stamp, binding.part
         )
         if extras:
             self._install_extras(binding, extras)
@@ -298,10 +332,12 @@ class Bindings:
         try:
             for owner, more in extras.items():
                 self._put(owner, [self._filters.box(conjunct) for conjunct in more if conjunct not in owner.extra])
-        except Exception:
+        except Exception as error:
             self._machine.unbind(binding.number)
-            for owner in others:
-                self._renew(owner)
+            for other in others:
+                self._renew(other)
+            if isinstance(error, ExonetError):
+                raise type(error)(f"filter {quoted(binding.text)}: because of it, {error}") from None
             raise
         for owner, more in extras.items():
             for conjunct in more:
@@ -365,7 +401,3 @@ class Bindings:
 
 def _age(binding: Binding) -> int:
     return binding.serial
-
-
-def _without(candidate: Binding, other: Binding) -> str:
-    return f"({candidate.text}) and not ({other.text})"

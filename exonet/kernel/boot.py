@@ -78,7 +78,8 @@ class Machine(Closing):
         config.costs.install(self.native, config.interrupt_mode, config.budget)
         # The secret key, and what filters mean. Virtual runs repeat their tokens too.
         regions = Regions()
-        authority = Authority.of_seed(regions.text_covers, config.seed) if virtual else Authority(regions.text_covers)
+        covers, outside = regions.text_covers, regions.outside
+        authority = Authority.of_seed(covers, config.seed, outside) if virtual else Authority(covers, None, outside)
         # Everything that is bound: pages, filters, environments.
         self._ports: list[dict[str, Any]] = []
         machine = NativeMachine(self.native, self._ports)

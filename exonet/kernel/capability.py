@@ -20,6 +20,7 @@ from typing import Any
 
 from exonet.errors import DeniedError, ExhaustedError
 from exonet.kernel.localside import LocalSide
+from exonet.wording import quoted, shown
 
 __all__ = ["Authority", "Capability", "Quota", "Resource", "Right", "Scope", "check"]
 
@@ -54,7 +55,7 @@ class Right(Flag):
         rights = cls(0)
         for name in names:
             if name.upper() not in cls.__members__:
-                raise DeniedError(f"right {name!a}: must be one of {', '.join(cls.names(~cls(0)))}")
+                raise DeniedError(f"right {quoted(name, 16)}: must be one of {', '.join(cls.names(~cls(0)))}")
             rights |= cls[name.upper()]
         return rights
 
@@ -141,7 +142,7 @@ class Capability:
         }
 
     def __str__(self) -> str:
-        limits = ", ".join(f"{name} {value}" for name, value in self.scope.describe().items())
+        limits = ", ".join(f"{name} {shown(str(value), 100)}" for name, value in self.scope.describe().items())
         rights = "|".join(Right.names(self.rights)) or "no right"
         return f"capability {self.identifier} ({self.resource.value}: {rights}{', ' + limits if limits else ''})"
 
@@ -156,6 +157,8 @@ class _Record:
     yields_to: set[int] = field(default_factory=set)
 
 
+#: (outer region text, inner region text or None) -> what of inner is outside, for people; "" where that is not known.
+Outside = Callable[[str, str | None], str]
 #: (outer region text, inner region text) -> does every frame of inner match outer? `binding.region_covers` is the
 #: real one.
 Covers = Callable[[str, str], bool]
@@ -167,9 +170,10 @@ class Authority:
     key: 32 random bytes where None; a virtual run derives it from its seed (`Authority.of_seed`) so that tokens repeat.
     """
 
-    def __init__(self, covers: Covers, key: bytes | None = None) -> None:
+    def __init__(self, covers: Covers, key: bytes | None = None, outside: Outside = lambda outer, inner: "") -> None:
         self._key = os.urandom(32) if key is None else key
         self._covers = covers
+        self._outside = outside
         self._records: dict[int, _Record] = {}
         self._held: dict[int, dict[int, Capability]] = {}
         self._parsed: dict[bytes, Capability] = {}
@@ -178,8 +182,9 @@ class Authority:
         self._epoch = 1
 
     @classmethod
-    def of_seed(cls, covers: Covers, seed: int) -> "Authority":
-        return cls(covers, hashlib.blake2b(str(seed).encode(), person=b"exonet-seed", digest_size=32).digest())
+    def of_seed(cls, covers: Covers, seed: int, outside: Outside = lambda outer, inner: "") -> "Authority":
+        key = hashlib.blake2b(str(seed).encode(), person=b"exonet-seed", digest_size=32).digest()
+        return cls(covers, key, outside)
 
     # Tokens
 
@@ -245,7 +250,7 @@ class Authority:
         if held.pages is not None and not _inside(held.pages, wanted.pages):
             return f"it is for pages {_span(held.pages)}, not {_span(wanted.pages)}"
         if held.region is not None and (wanted.region is None or not self._region_covers(held.region, wanted.region)):
-            return f"its region {held.region!r} does not cover {wanted.region or 'every frame'!r}"
+            return self._beyond(held.region, wanted.region)
         for side in wanted.locals:
             if not any(mine.covers(side) for mine in held.locals):
                 return f"local side {side} is in none of its own ({_sides(held)})"
@@ -254,7 +259,17 @@ class Authority:
         return ""
 
     def _region_covers(self, outer: str, inner: str) -> bool:
-        return outer == inner or self._covers(outer, inner)
+        try:
+            return outer == inner or self._covers(outer, inner)
+        except ExhaustedError as error:
+            raise ExhaustedError(
+                f"whether region {quoted(outer)} covers {quoted(inner)} is not known: {error}"
+            ) from None
+
+    def _beyond(self, outer: str, inner: str | None) -> str:
+        what = self._outside(outer, inner)
+        said = f"its region {quoted(outer)} does not cover {quoted('every frame' if inner is None else inner)}"
+        return f"{said}: {what}" if what else said
 
     # Breaking
 
@@ -351,7 +366,7 @@ def _inside(held: tuple[int, int], wanted: tuple[int, int] | None) -> bool:
 
 
 def _sides(scope: Scope) -> str:
-    return ", ".join(map(str, scope.locals)) or "none"
+    return shown(", ".join(map(str, scope.locals))) or "none"
 
 
 def _span(pages: tuple[int, int] | None) -> str:

@@ -11,6 +11,7 @@ from exonet.errors import ConflictError
 from exonet.kernel.capability import Authority, Capability, Right
 from exonet.kernel.prepared import Prepared
 from exonet.kernel.standing import Filters, Standing, stand
+from exonet.wording import quoted
 
 __all__ = ["Estates"]
 
@@ -26,7 +27,7 @@ class Estate:
 
     def __str__(self) -> str:
         region = self.capability.scope.region
-        return f"region {'everything' if region is None else repr(region)} of {self.owner}"
+        return f"region {'everything' if region is None else quoted(region)} of {self.owner}"
 
 
 class Estates:
@@ -64,9 +65,10 @@ class Estates:
         if found.example is None or mine.shared or other.shared:
             return found
         how = "are the very same frames" if found.same else "overlap and neither is inside the other"
+        ours, theirs = (self._filters.taker(each.filter.conjuncts, found.example) for each in (mine, other))
         raise ConflictError(
-            f"{mine} and {other} {how}; for example {found.example.scapy}: grant disjoint or nested regions, or ask "
-            "for sharing"
+            f"{mine} and {other} {how}: {ours} and {theirs}; for example {found.example.scapy}: grant disjoint or "
+            "nested regions, or ask for sharing"
         )
 
 

@@ -15,6 +15,10 @@ from exonet.kernel.localside import LocalSide
 __all__ = ["MachinePort", "NativeMachine"]
 
 SNOOP: int = lib.EXO_BIND_SNOOP
+#: Writes a binding's number into a box.
+Stamp = Callable[[Any, int], Any]
+#: What to call the conjunct of a box, by its place, when it is refused; -1: the binding.
+Said = Callable[[int], str]
 
 
 class MachinePort(Protocol):
@@ -32,7 +36,7 @@ class MachinePort(Protocol):
 
     def drain(self, number: int, first: int, count: int) -> None: ...
     def wake_at(self, number: int, ns: int) -> None: ...
-    def bind(self, env: int, port: int, flags: int, boxes: Sequence[Any], stamp: Callable[[Any, int], Any]) -> int:
+    def bind(self, env: int, port: int, flags: int, boxes: Sequence[Any], stamp: Stamp, said: Said) -> int:
         """A new binding with its conjuncts; where one is refused, without it."""
 
     def insert(self, port: int, snoop: bool, conjunct: Any) -> None: ...
@@ -80,23 +84,27 @@ class NativeMachine:
     def wake_at(self, number: int, ns: int) -> None:
         lib.exo_machine_wake_at(self.native, number, ns)
 
-    def bind(self, env: int, port: int, flags: int, boxes: Sequence[Any], stamp: Callable[[Any, int], Any]) -> int:
+    def bind(self, env: int, port: int, flags: int, boxes: Sequence[Any], stamp: Stamp, said: Said) -> int:
         number: int = lib.exo_machine_binding(self.native, env, port, flags)
         if number < 0:
-            check(number, f"environment {env}: a binding on port {port}")
+            check(number, f"{said(-1)}: environment {env}: a binding on port {port}")
         demux = lib.exo_machine_demux(self.native, port, flags & SNOOP)
         for box in boxes:
             code = lib.exo_demux_insert(demux, stamp(box, number))
             if code < 0:
                 lib.exo_machine_unbind(self.native, number)
-                check(code, f"binding {number}: a conjunct")
+                check(code, f"{said(boxes.index(box))}: {self._held(demux, port)}")
         return number
 
     def insert(self, port: int, snoop: bool, conjunct: Any) -> None:
         """A conjunct into the demux of a port, or into the one of its snoop bindings."""
-        code = lib.exo_demux_insert(lib.exo_machine_demux(self.native, port, snoop), conjunct)
+        demux = lib.exo_machine_demux(self.native, port, snoop)
+        code = lib.exo_demux_insert(demux, conjunct)
         if code < 0:
-            check(code, f"binding {conjunct.binding}: a conjunct")
+            check(code, f"a conjunct of binding {conjunct.binding}: {self._held(demux, port)}")
+
+    def _held(self, demux: Any, port: int) -> str:
+        return f"port {port} holds {lib.exo_demux_shapes(demux)} of {lib.EXO_MAX_SHAPES} shapes"
 
     def clear(self, port: int, snoop: bool, binding: int) -> None:
         """Takes a binding's conjuncts out of the demux; the binding stays."""

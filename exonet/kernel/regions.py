@@ -12,20 +12,22 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from exonet.abi import ffi, lib
-from exonet.errors import FilterError
+from exonet.errors import ExhaustedError, FilterError
 from exonet.filters.compile import CompiledFilter, conjuncts_of, fill, of_source
 from exonet.filters.conjunct import FRAME, LENGTH, Conjunct, Term
 from exonet.filters.fields import Expression
 from exonet.filters.form import shape_of
 from exonet.filters.libpcap import Libpcap
 from exonet.filters.mould import groups_only
-from exonet.filters.region import Example, Nesting, Region, Relation, nesting, relation, separate
+from exonet.filters.region import Example, Nesting, Region, Relation, difference, nesting, relation, separate
+from exonet.filters.remedy import remedy
 from exonet.filters.syntax import to_pcap
 from exonet.filters.template import Filled, Templates
 from exonet.kernel.claims import Claim, Kind
 from exonet.kernel.names import Names
 from exonet.kernel.pattern import Patterns
 from exonet.kernel.prepared import Box, Prepared
+from exonet.wording import shown
 
 __all__ = ["Regions"]
 
@@ -166,6 +168,18 @@ class Regions:
             found = self._whole[region] = all(map(_is_whole, self.prepare(region).conjuncts))
         return found
 
+    def outside(self, outer: str, inner: str | None) -> str:
+        """Which conjunct of `inner` takes what frame that `outer` does not, for people; "" where it is not known."""
+        region, wanted = self.prepare(outer), self.prepare(inner)
+        try:
+            conjunct = Region(region.conjuncts).uncovered(wanted.conjuncts)
+            example = difference((conjunct,), region.conjuncts) if conjunct else None
+        except ExhaustedError:
+            return ""
+        if conjunct is None or example is None:
+            return ""
+        return f"{numbered(wanted.conjuncts, conjunct)} takes more, for example {example.scapy}"
+
     def relation(self, a: Sequence[Conjunct], b: Sequence[Conjunct]) -> Relation:
         return relation(a, b)
 
@@ -178,7 +192,11 @@ class Regions:
         return [more for more in separate(inner, outer) if more.breadth < own.get(more, more.breadth + 1)]
 
     def taker(self, conjuncts: Sequence[Conjunct], example: Example) -> str:
-        return next((str(c) for c in conjuncts if c.matches(example.frame, example.wire_len)), "")
+        found = next((c for c in conjuncts if c.matches(example.frame, example.wire_len)), None)
+        return "no conjunct" if found is None else numbered(conjuncts, found)
+
+    def remedy(self, refused: str, holder: str) -> str:
+        return remedy(refused, holder)
 
     def box(self, conjunct: Conjunct) -> Box:
         return _box(conjunct)
@@ -192,6 +210,11 @@ class Regions:
         if groups:
             native.breadth = binding + 1
         return native
+
+
+def numbered(conjuncts: Sequence[Conjunct], conjunct: Conjunct) -> str:
+    """`conjunct 2 (…)`: its number and form as `exonet filter explain` prints them."""
+    return f"conjunct {list(conjuncts).index(conjunct) + 1} ({shown(str(conjunct))})"
 
 
 def _box(conjunct: Conjunct) -> Box:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from exonet.errors import ExhaustedError
 from exonet.kernel.claims import Claim, Lie, Shape, lie
 from exonet.kernel.prepared import Prepared
+from exonet.wording import quoted
 
 __all__ = ["MOST_PAIRS", "Filters", "Standing", "exact", "quick", "stand"]
 
@@ -40,7 +41,10 @@ class Filters(Protocol):
         """Conjuncts by which the inner one wins from the outer everywhere, beside its own."""
 
     def taker(self, conjuncts: Sequence[Any], example: Any) -> str:
-        """The conjunct that takes the example, for people."""
+        """The conjunct that takes the example, with its number, for people."""
+
+    def remedy(self, refused: str, holder: str) -> str:
+        """The text of a filter that would do; "" where there is none that is known."""
 
     def shapes(self, conjuncts: Sequence[Any]) -> Sequence[Shape]:
         """The distinct shapes that they need; equal ones are one object."""
@@ -78,7 +82,7 @@ def quick(mine: Prepared, theirs: Prepared) -> Standing | None:
     """What the claims say; None: it needs the exact test."""
     if len(mine.claims) * len(theirs.claims) > MOST_PAIRS:
         raise ExhaustedError(
-            f"filter {mine.text[:80]!r} and filter {theirs.text[:80]!r}: {len(mine.claims)} and {len(theirs.claims)} "
+            f"filter {quoted(mine.text)} and filter {quoted(theirs.text)}: {len(mine.claims)} and {len(theirs.claims)} "
             f"conjuncts: at most {MOST_PAIRS} pairs are compared"
         )
     inside: list[tuple[Claim, Claim]] = []
@@ -108,6 +112,13 @@ def quick(mine: Prepared, theirs: Prepared) -> Standing | None:
 
 def exact(filters: Filters, mine: Prepared, theirs: Prepared) -> Standing:
     """What the frames themselves say. ExhaustedError where that takes too long."""
+    try:
+        return _compared(filters, mine, theirs)
+    except ExhaustedError as error:
+        raise ExhaustedError(f"filter {quoted(mine.text)} and filter {quoted(theirs.text)}: {error}") from None
+
+
+def _compared(filters: Filters, mine: Prepared, theirs: Prepared) -> Standing:
     first = [claim.conjunct for claim in mine.claims]
     second = [claim.conjunct for claim in theirs.claims]
     found = filters.relation(first, second)

@@ -6,7 +6,8 @@ from importlib import metadata
 
 from exonet.errors import UsageError
 from exonet.filters.compile import compile_filter
-from exonet.filters.region import Kind, conflict, relation, remedy
+from exonet.filters.region import Kind, conflict, relation
+from exonet.filters.remedy import remedy
 from exonet.gate.protocol import MAX_TEXT
 from exonet.hardware.nic import NicConfig, NicMode
 from exonet.kernel.capability import Quota
@@ -15,6 +16,7 @@ from exonet.kernel.schedule import CostModel, InterruptMode, Slice
 from exonet.kernel.spec import LibOSSpec, MachineConfig
 from exonet.lab.plan import SIDES, Plan, Settings, TapSource, Tenant, TraceSource
 from exonet.wire.speed import Speed, SpeedKind
+from exonet.wording import quoted
 
 MOST_PORTS = 64
 
@@ -45,12 +47,13 @@ def check_pair(tenant: Tenant, other: Tenant) -> None:
     example = conflict(unicast(mine.conjuncts), unicast(theirs.conjuncts))
     if example is None:
         return
-    both = f"binding {tenant.name} ({mine.source!r}) and binding {other.name} ({theirs.source!r})"
+    both = f"binding {tenant.name} ({quoted(mine.source)}) and binding {other.name} ({quoted(theirs.source)})"
     if relation(unicast(mine.conjuncts), unicast(theirs.conjuncts)).kind is Kind.EQUAL:
         raise UsageError(f"{both} claim the very same frames; for example {example.scapy}")
+    does = remedy(mine.text, theirs.text)
     raise UsageError(
-        f"{both} overlap and neither is inside the other; for example {example.scapy} is in both; this would do: "
-        f"{tenant.name}={remedy(mine.text, theirs.text)!r}"
+        f"{both} overlap and neither is inside the other; for example {example.scapy} is in both"
+        + (f"; this would do: {tenant.name}={does!r}" if does else "")
     )
 
 

@@ -116,6 +116,9 @@ class FakeFilters:
     def taker(self, conjuncts: Sequence[Box], example: FakeExample) -> str:
         return "it"
 
+    def remedy(self, refused: str, holder: str) -> str:
+        return f"({refused}) and not ({holder})"
+
     def box(self, conjunct: Box) -> Box:
         return conjunct
 
@@ -185,14 +188,22 @@ class FakeMachine:
         self.demux[number] = [env, port, flags]
         return number
 
-    def bind(self, env: int, port: int, flags: int, boxes: Sequence[Any], stamp: Callable[[Any, int], Any]) -> int:
+    def bind(
+        self,
+        env: int,
+        port: int,
+        flags: int,
+        boxes: Sequence[Any],
+        stamp: Callable[[Any, int], Any],
+        said: Callable[[int], str],
+    ) -> int:
         number = self.new_binding(env, port, flags)
         try:
             for box in boxes:
                 self.insert(port, flags & lib.EXO_BIND_SNOOP != 0, stamp(box, number))
-        except ExhaustedError:
+        except ExhaustedError as error:
             self.unbind(number)
-            raise
+            raise ExhaustedError(f"{said(0)}: {error}") from None
         return number
 
     def insert(self, port: int, snoop: bool, conjunct: Any) -> None:

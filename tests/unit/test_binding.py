@@ -134,7 +134,7 @@ def test_r04_the_operator_s_nested_regions_take_from_each_other_without_asking(d
     with pytest.raises(DeniedError) as refused:
         desk.bind("all", "tcp dst port 80 and dst host 10.0.0.1")
     said = str(refused.value)
-    assert "by its conjunct (" in said and "tcp.dport == 80" in said and "for example Ether(" in said
+    assert "by its conjunct 1 (" in said and "tcp.dport == 80" in said and "for example Ether(" in said
     assert "or bind '(tcp dst port 80 and dst host 10.0.0.1) and not (tcp port 80)'" in said
 
 
@@ -144,7 +144,7 @@ def test_r04_a_refusal_names_both_conjuncts(desk: Desk) -> None:
     with pytest.raises(ConflictError) as refused:
         desk.bind("web", "dst host 10.0.0.1")
     said = str(refused.value)
-    assert "conjunct (" in said and "tcp.dport == 80" in said and "10.0.0.1" in said and "Ether(" in said
+    assert "conjunct 1 (" in said and "tcp.dport == 80" in said and "10.0.0.1" in said and "Ether(" in said
     assert "this would do: '(dst host 10.0.0.1) and not (tcp dst port 80)'" in said
 
 

@@ -138,7 +138,7 @@ def test_a_conjunct_that_fits_no_shape_is_said() -> None:
     explanation = Explanation.of(compile_filter("arp"))
     (conjunct,) = explanation.conjuncts
     wide = replace(explanation, conjuncts=(replace(conjunct, shape=None, refused="too many words"),))
-    assert list(refusals(wide)) == ["conjunct 1: too many words"]
+    assert list(refusals(wide)) == ["filter 'arp': conjunct 1: too many words"]
     assert any("conjunct 1   refused" in line for line in lines(wide, [{}]))
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from exonet.errors import ConflictError, DeniedError, ExhaustedError, ExonetError, FilterError
 from exonet.filters.compile import compile_filter
+from exonet.filters.region import Kind, Region, relation
+from exonet.filters.remedy import remedy
 from exonet.hardware.nic import NicConfig
 from exonet.kernel import binding as binding_module
 from exonet.kernel.boot import Machine, MachineConfig
@@ -15,6 +17,7 @@ from exonet.kernel.environment import Mode
 from exonet.wire.cable import cable
 
 Bind = Callable[..., object]
+Grant = Callable[[str, str], object]
 
 
 @pytest.fixture
@@ -34,6 +37,18 @@ def bind() -> Iterator[Bind]:
             return environments.bindings.bind(opened[name][0], text, opened[name][1])
 
         yield as_environment
+
+
+@pytest.fixture
+def grant() -> Iterator[Grant]:
+    """grant(name, region): a region for that environment alone."""
+    here, there = cable()
+    with here, there, Machine(MachineConfig(pages=256)) as machine:
+        machine.attach(here, NicConfig(promiscuous=True))
+        environments = machine.environments
+        yield lambda name, region: environments.grant(
+            environments.open(name, Mode.INLINE), Resource.FILTER, Right.BIND, Scope(port=0, region=region)
+        )
 
 
 def refused(kind: type[ExonetError], bind: Bind, *given: object, **more: object) -> str:
@@ -57,6 +72,80 @@ def refused(kind: type[ExonetError], bind: Bind, *given: object, **more: object)
 def test_a_filter_that_does_not_compile(bind: Bind, text: str, why: str) -> None:
     said = refused(FilterError, bind, "one", text)
     assert text[:100] in said and why in said
+
+
+BOTH_WORDS = " and ".join(f"ether[{40 + 4 * i}:4] = 0x{i + 1:08x}" for i in range(22))
+
+#: What one has bound, then what another may bind in, what it binds, and what it is told: all of it in a line.
+BINDS = (
+    ((), "udp", "udp dst port 53 or tcp dst port 99", DeniedError,
+     ("its region 'udp' does not cover", "conjunct 1 (eth.type == 0x800", "tcp.dport == 99", "example Ether(")),
+    ((), "udp", "", DeniedError, ("filter ''", "conjunct 1 (everything) takes more, for example Ether(")),
+    ((), "udp", "Tcp.dport == 99", DeniedError, ("filter 'Tcp.dport == 99'", "conjunct 1 (", "Ether(")),
+    ((), "less 500", "udp and greater 400", DeniedError, ("conjunct 1 (", "length 400..", "Ether(")),
+    ((), " or ".join(f"udp port {i}" for i in range(20)), "ip and " + BOTH_WORDS, DeniedError, ("conjunct 1 (", "…")),
+    (("tcp port 80",), None, "ip host 10.0.0.1", ConflictError,
+     ("binding 0 of environment one ('tcp port 80')", "conjunct 1 (eth.type",
+      "this would do: '(ip host 10.0.0.1) and not")),
+    (("tcp port 80",), None, "Ip.src == '10.0.0.1'", ConflictError,
+     ('filter "Ip.src == \'10.0.0.1\'" and binding', "not (tcp port 80)'")),
+    (("vlan 5 and tcp port 80",), None, "vlan 5 and ip host 10.0.0.1", ConflictError,
+     ("vlan.id == 5", "this would do: '(vlan 5 and ip host 10.0.0.1) and not (tcp port 80)'")),
+    (("tcp port 80",), None, "tcp port 80", ConflictError, ("the very same frames", "in conjunct 1 (")),
+    (("tcp dst port 80",), None, "tcp dst port 80 and ip", DeniedError, ("its conjunct 1 (", "derived from its 1")),
+    (("ip and " + BOTH_WORDS,), None, "ip host 10.0.0.1", ConflictError, ("conjunct 1 (", "…", "Ether(")),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "region", "text", "kind", "says"), BINDS)
+def test_a_bind_is_refused(
+    bind: Bind, before: tuple[str, ...], region: str | None, text: str, kind: type[ExonetError], says: tuple[str, ...]
+) -> None:
+    for each in before:
+        bind("one", each)
+    said = refused(kind, bind, "two", text, region)
+    assert said.startswith("filter ") and repr(text[:60])[1:-1] in said and all(part in said for part in says), said
+    assert said.isprintable() and len(said) <= 2000
+
+
+@pytest.mark.parametrize("text", (
+    "vlan 5 and tcp port 80", "not vlan 5 and tcp port 80", "Vlan.id == 5 and Ip.src == '10.0.0.1'", "tcp port 80",
+    "vlan and vlan 7", "pppoes and tcp port 80", "Udp.dport == 53", "vlan", "ip host 10.0.0.1",
+))  # fmt: skip
+@pytest.mark.parametrize("other", ("vlan 5 and ip host 10.0.0.1", "ip host 10.0.0.9", "vlan 7", "Tcp.flags & 2 == 2"))
+def test_r04_what_would_do_does(text: str, other: str) -> None:
+    """In whichever language the two were written, and whatever they do to the offsets of what follows."""
+    found = remedy(text, other)
+    mine, theirs = compile_filter(text).conjuncts, compile_filter(other).conjuncts
+    if found:
+        wanted = compile_filter(found).conjuncts
+        assert relation(wanted, theirs).kind is Kind.DISJOINT and Region(mine).covers(wanted), found
+
+
+@pytest.mark.parametrize(("one", "other", "says"), (
+    ("tcp port 80", "ip host 10.0.0.1",
+     ("region 'ip host 10.0.0.1' of environment two", "neither is inside", "Ether(")),
+    ("tcp port 80", "tcp port 80", ("region 'tcp port 80' of environment one", "very same frames")),
+    ("udp", "ip proto 17 or ip6 proto 17 or tcp prt 80", ("'prt' is a name",)),
+))  # fmt: skip
+def test_a_region_is_not_granted(grant: Grant, one: str, other: str, says: tuple[str, ...]) -> None:
+    grant("one", one)
+    with pytest.raises((ConflictError, FilterError)) as refusal:
+        grant("two", other)
+    said = str(refusal.value)
+    assert all(part in said for part in says) and ("conjunct 1 (" in said or "is a name" in said)
+
+
+@pytest.mark.usefixtures("no_llvmlite")
+def test_no_room_in_the_demux(bind: Bind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a port's 256 shapes none is left, for an environment that may have any number."""
+    monkeypatch.setattr(binding_module, "CROWDED", 1000)
+    many = Quota(bindings=1000, conjuncts=5000, shapes=1000)
+    for i in range(256):
+        bind("one", f"ether[0:2] = 512 and ether[50:2] = {i} and ether[{60 + 4 * i}:4] = 7", None, many)
+    said = refused(ExhaustedError, bind, "one", "ether[50:2] = 999 and udp dst port 7", None, many)
+    assert said.startswith("filter 'ether[50:2] = 999 and udp dst port 7': conjunct 1 (")
+    assert "port 0 holds 256 of 256 shapes" in said
 
 
 def test_outside_of_the_region(bind: Bind) -> None:
@@ -88,6 +177,7 @@ def test_inside_of_anothers(bind: Bind) -> None:
 def test_over_a_quota(bind: Bind, quota: Quota, what: str) -> None:
     said = refused(ExhaustedError, bind, "one", "udp port 53", None, quota)
     assert "'udp port 53'" in said and what in said and "its quota is" in said and "environment one" in said
+    assert ("the first of a new shape is conjunct 1 (" in said) == (what == "shapes")
 
 
 def test_the_last_shapes_of_a_port(bind: Bind, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ from exonet.errors import ExhaustedError
 from exonet.filters.compile import compile_filter
 from exonet.filters.conjunct import Conjunct
 from exonet.filters.libpcap import Libpcap
-from exonet.filters.region import Kind, Region, difference, overlap, relation, remedy, separate
+from exonet.filters.region import Kind, Region, difference, overlap, relation, separate
+from exonet.filters.remedy import remedy
 from exonet.filters.solve import solve
 from tests.demux_box import Demux
 
