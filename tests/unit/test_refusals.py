@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from exonet.clock import Clock
 from exonet.errors import ConflictError, DeniedError, ExhaustedError, ExonetError, FilterError
 from exonet.filters.compile import compile_filter
 from exonet.filters.region import Kind, Region, relation
@@ -22,9 +23,11 @@ Grant = Callable[[str, str], object]
 
 @pytest.fixture
 def bind() -> Iterator[Bind]:
-    """bind(name, filter, region=None, quota=Quota()): as an environment of that name, with that region."""
+    """bind(name, filter, region=None, quota=Quota()): as an environment of that name, with that region. On the virtual
+    clock nothing is compiled.
+    """
     here, there = cable()
-    with here, there, Machine(MachineConfig(pages=256)) as machine:
+    with here, there, Machine(MachineConfig(pages=256, clock=Clock.VIRTUAL)) as machine:
         machine.attach(here, NicConfig(promiscuous=True))
         opened = {}
 
@@ -43,7 +46,7 @@ def bind() -> Iterator[Bind]:
 def grant() -> Iterator[Grant]:
     """grant(name, region): a region for that environment alone."""
     here, there = cable()
-    with here, there, Machine(MachineConfig(pages=256)) as machine:
+    with here, there, Machine(MachineConfig(pages=256, clock=Clock.VIRTUAL)) as machine:
         machine.attach(here, NicConfig(promiscuous=True))
         environments = machine.environments
         yield lambda name, region: environments.grant(
@@ -136,13 +139,12 @@ def test_a_region_is_not_granted(grant: Grant, one: str, other: str, says: tuple
     assert all(part in said for part in says) and ("conjunct 1 (" in said or "is a name" in said)
 
 
-@pytest.mark.usefixtures("no_llvmlite")
 def test_no_room_in_the_demux(bind: Bind, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a port's 256 shapes none is left, for an environment that may have any number."""
     monkeypatch.setattr(binding_module, "CROWDED", 1000)
     many = Quota(bindings=1000, conjuncts=5000, shapes=1000)
     for i in range(256):
-        bind("one", f"ether[0:2] = 512 and ether[50:2] = {i} and ether[{60 + 4 * i}:4] = 7", None, many)
+        bind("one", f"ether[0:2] = 256 and ether[50:2] = {i} and ether[{60 + 4 * i}:4] = 7", None, many)
     said = refused(ExhaustedError, bind, "one", "ether[50:2] = 999 and udp dst port 7", None, many)
     assert said.startswith("filter 'ether[50:2] = 999 and udp dst port 7': conjunct 1 (")
     assert "port 0 holds 256 of 256 shapes" in said
