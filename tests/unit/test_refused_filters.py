@@ -11,6 +11,7 @@ from exonet.cli.main import main
 from exonet.errors import FilterError
 from exonet.filters.compile import compile_filter
 from exonet.filters.fields import Ip, Ip6, Tcp, Udp, Vlan
+from exonet.gate.protocol import Op, ProtocolError, decode_request, encode_request
 from exonet.kernel.regions import Regions
 
 LONGEST = 1000
@@ -111,3 +112,16 @@ def test_an_expression_is_refused(made: Callable[[], object], says: str) -> None
         made()
     said = str(refusal.value)
     assert said.startswith(says) and said.isprintable() and len(said) <= LONGEST
+
+
+@pytest.mark.parametrize("value", (
+    5, -1, 10**400, 1.5, None, True, [], {"a": 1}, "tcp\0", "tcp\nport 80", "tcp \x1b[31m", "\ud800", "x" * 5000,
+), ids=lambda part: ascii(part)[:20])  # fmt: skip
+def test_a_bind_request_of_a_hostile_libos(value: object) -> None:
+    """Before any of it reaches the filter compiler: one printable line, which the server counts as a fault."""
+    fields = {"filter": value, "capability": "00", "shown": [], "port": 0, "snoop": 0}
+    with pytest.raises(ProtocolError) as refusal:
+        decode_request(encode_request(Op.BIND, 1, fields))
+    said = str(refusal.value)
+    assert said.startswith("bind: filter ") and "must be printable text of at most 4096" in said
+    assert said.isprintable() and len(said) <= LONGEST
