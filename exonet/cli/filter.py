@@ -3,6 +3,7 @@
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,7 +20,8 @@ examples:
 
 EXPLAIN = """\
 A packet is taken where one conjunct of the filter holds: all of its comparisons do. Conjuncts that differ in values
-only share a shape: one table and one piece of machine code. Bits are how much a conjunct fixes; where bindings are
+only share a shape: one table and one piece of machine code. "By destination": where many shapes compete, frames sent
+elsewhere are not asked of it. Bits are how much a conjunct fixes; where bindings are
 nested, the one with more bits wins. A filter that cannot be bound is refused with the reason, and exit code 2.
 """
 
@@ -77,6 +79,8 @@ def refusals(explanation: Any) -> Iterator[str]:
     from exonet.kernel.names import refuse_names
 
     counts = {"conjuncts": len(explanation.conjuncts), "shapes": len(explanation.shapes)}
+    branches = Counter(form.branch for form in explanation.forms if not form.destined)
+    counts["loose_shapes"] = max(branches.values(), default=0)
     said = f"filter {quoted(explanation.filter.source)}"
     for number, each in enumerate(explanation.conjuncts, 1):
         if each.refused:
@@ -88,7 +92,7 @@ def refusals(explanation: Any) -> Iterator[str]:
     for what, count in counts.items():
         most: int = getattr(Quota(), what)
         if count > most:
-            yield f"{said}: it needs {count:,} {what}; a LibOS may have {most:,}"
+            yield f"{said}: it needs {count:,} {what.replace('_', ' ')}; a LibOS may have {most:,}"
 
 
 def ir(form: Any) -> str:
@@ -129,7 +133,7 @@ def to_json(explanation: Any, refused: list[str], code: list[dict[str, str]]) ->
 
 def lines(explanation: Any, code: list[dict[str, str]]) -> Iterator[str]:
     filter = explanation.filter
-    yield filter.source
+    yield filter.source or "everything"
     if filter.source != filter.text:
         yield f"  as pcap-filter: {filter.text}"
     conjuncts, shapes = len(explanation.conjuncts), len(explanation.shapes)
@@ -138,6 +142,7 @@ def lines(explanation: Any, code: list[dict[str, str]]) -> Iterator[str]:
     for number, each in enumerate(explanation.conjuncts, 1):
         where = f"shape {each.shape + 1}" if each.shape is not None else "refused"
         yield f"  conjunct {number:<3} {where:<9} {each.specificity:>5.4g} bits  {each.region}"
+    yield f"  region: {'that conjunct' if conjuncts == 1 else 'all of these'}; a capability must cover it"
     for number, shape in enumerate(explanation.shapes):
         yield from shape_lines(number, shape, explanation.of_shape(number))
         for text in code[number].values():

@@ -95,6 +95,8 @@ def _dispatch(form: Form) -> str:
         parts.append(PROTOCOLS.get(form.protocol, f"protocol {form.protocol}"))
     if form.unfragmented:
         parts.append("no later fragment")
+    if form.destined:
+        parts.append("by destination")
     return ", ".join(parts)
 
 

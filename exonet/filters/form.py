@@ -98,6 +98,16 @@ class Form:
         """Bytes of an entry in its table."""
         return int(lib.exo_form_stride(self.to_native()))
 
+    @property
+    def branch(self) -> int:
+        """The pair of ethertype and protocol that the dispatch tells it by, as a number."""
+        return int(lib.exo_form_branch(self.to_native()))
+
+    @property
+    def destined(self) -> bool:
+        """Does it fix the IP destination? Frames to other addresses are then not asked of it, where many compete."""
+        return bool(lib.exo_form_destination(self.to_native()))
+
     @classmethod
     def of_conjunct(cls, conjunct: Conjunct) -> "Form":
         """The shape that a conjunct falls in, whether or not it is in use."""

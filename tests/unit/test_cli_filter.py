@@ -127,11 +127,30 @@ def test_what_the_kernel_would_refuse_is_said(capsys: pytest.CaptureFixture[str]
 
 def test_more_than_the_usual_quota_is_said() -> None:
     explanation = Explanation.of(compile_filter("arp"))
-    many = replace(explanation, conjuncts=explanation.conjuncts * 5000, shapes=explanation.shapes * 65)
+    many = replace(
+        explanation,
+        conjuncts=explanation.conjuncts * 5000,
+        shapes=explanation.shapes * 65,
+        forms=explanation.forms * 33,
+    )
     assert list(refusals(many)) == [
         "filter 'arp': it needs 5,000 conjuncts; a LibOS may have 4,096",
         "filter 'arp': it needs 65 shapes; a LibOS may have 64",
+        "filter 'arp': it needs 33 loose shapes; a LibOS may have 32",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "destined"),
+    [("ip dst host 10.0.0.1", True), ("ip6 dst host fd00::1", True), ("ip src host 10.0.0.1", False)],
+)
+def test_a_shape_says_whether_it_is_dispatched_on_by_destination(
+    text: str, destined: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["filter", "explain", text]) == 0
+    said = capsys.readouterr().out
+    assert ("by destination" in said) is destined
+    assert "region: that conjunct; a capability must cover it" in said
 
 
 def test_a_conjunct_that_fits_no_shape_is_said() -> None:
