@@ -3,6 +3,7 @@
 
 import random
 
+import numpy as np
 import pytest
 
 from exonet.abi import NO_OWNER, ffi, lib
@@ -273,3 +274,37 @@ def test_a_hundred_thousand_values_live_in_one_shape():
 
 def test_freeing_nothing_is_allowed():
     lib.exo_demux_free(ffi.NULL)
+
+
+def multipliers(seed: int, count: int) -> list[int]:
+    """The first odd numbers that a demux draws (splitmix64): what an attacker who knew the seed would know."""
+    drawn, whole = [], (1 << 64) - 1
+    for _ in range(count):
+        seed = seed + 0x9E3779B97F4A7C15 & whole
+        z = (seed ^ seed >> 30) * 0xBF58476D1CE4E5B9 & whole
+        z = (z ^ z >> 27) * 0x94D049BB133111EB & whole
+        drawn.append((z ^ z >> 31) | 1)
+    return drawn
+
+
+def test_keys_chosen_against_a_known_seed_do_not_make_a_long_probe() -> None:
+    """1,500 keys that share one home bucket of 1,024: new multipliers are drawn, and every key is found."""
+    seed, bits = 9, 10
+    first = multipliers(seed, 5)[4]  # four are for the destinations
+    keys = np.arange(1 << 22, dtype=np.uint64) * np.uint64(613)
+    chosen = keys[(keys * np.uint64(first)) >> np.uint64(64 - bits) == 0][:1500]
+    assert len(chosen) == 1500
+    demux = Demux(seed)
+    box = compile_filter("ip src host 0.0.0.1").conjuncts[0].to_native(0)
+    form = ffi.new("struct exo_form *")
+    assert lib.exo_form_of(box, form) == 0 and form.lanes == 1 and form.lane[0].bytes == 4
+    (high, low) = [atom for atom in box.atom[0 : box.atoms] if atom.offset in (24, 28)]
+    frames = []
+    for binding, key in enumerate(chosen):
+        word = int(key).to_bytes(4, "little")
+        box.binding, high.value = binding, int.from_bytes(word[:2], "big")
+        low.value = int.from_bytes(word[2:], "big") << 16
+        assert lib.exo_demux_insert(demux.native, box) == 0
+        frames.append((bytes(12) + b"\x08\x00\x45" + bytes(11) + word + bytes(30), 60))
+    assert demux.classify(frames) == list(range(1500))
+    assert demux.bytes - Demux(seed).bytes < 200 * 1500  # an index that grew until these keys parted would be 1.7 MB
