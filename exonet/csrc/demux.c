@@ -99,9 +99,12 @@ static uint32_t pick(const struct demux_shape *shape, uint32_t head, const struc
 {
     uint32_t end;
     demux_admits(&shape->form, frame, &end);
-    if (!shape->form.excluded)
-        return demux_range_find(demux_range_of(shape, demux_entry_at(shape, head))->segments,
-                                interval_field(&shape->form.interval, frame, end));
+    if (shape->form.interval.bytes) {
+        uint32_t value = interval_field(&shape->form.interval, frame, end);
+        if (!shape->form.excluded)
+            return demux_range_find(shape, head, value);
+        head = demux_range_chain(shape, head, value);
+    }
     while (head != DEMUX_NONE && !holds(shape, demux_entry_at(shape, head), frame, end))
         head = demux_entry_at(shape, head)->next_key;
     return head;
@@ -117,7 +120,7 @@ static inline void consider(const struct demux_shape *shape, uint32_t number, co
         if (number == DEMUX_NONE)
             return;
         if (shape->form.interval.bytes)
-            bits = (uint32_t)demux_range_of(shape, demux_entry_at(shape, number))->bits;
+            bits = demux_range_of(shape, demux_entry_at(shape, number))->bits;
     }
     const struct demux_entry *entry = demux_entry_at(shape, number);
     if (*owner == EXO_NO_OWNER || bits > best->bits || (bits == best->bits && entry->breadth < best->breadth)) {
@@ -284,6 +287,8 @@ uint32_t exo_demux_match_all(const struct exo_demux *demux, const struct exo_fra
         const struct demux_shape *shape = demux->shape[leaf->place[s]];
         shape->probe(&shape->table, &asked, 1, &number, &owner);
         demux_admits(&shape->form, &asked, &end);
+        if (number != DEMUX_NONE && shape->form.interval.bytes)
+            number = demux_range_chain(shape, number, interval_field(&shape->form.interval, &asked, end));
         for (; number != DEMUX_NONE; number = demux_entry_at(shape, number)->next_key)
             if (holds(shape, demux_entry_at(shape, number), &asked, end))
                 found = add_once(bindings, found, max, demux_entry_at(shape, number)->binding);

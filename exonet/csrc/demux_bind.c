@@ -65,38 +65,35 @@ static int32_t reserve_head(struct exo_demux *demux, uint32_t binding)
     return 0;
 }
 
-/* Is the same box with the same breadth there? Of the same binding: 1; of another: EXO_E_CONFLICT; else 0. */
-static int32_t find_twin(const struct demux_shape *shape, uint32_t head, const struct exo_conjunct *conjunct, const uint64_t *value)
+/* The entry of the same box with the same breadth, or DEMUX_NONE. */
+static uint32_t find_twin(const struct demux_shape *shape, uint32_t head, const struct exo_conjunct *conjunct, const uint64_t *value)
 {
     const struct exo_form *form = &shape->form;
+    const uint64_t *excluded = value + form->lanes;
+    if (form->interval.bytes) {
+        struct demux_sought sought = {conjunct->interval.low, conjunct->interval.high, conjunct->breadth, excluded};
+        return demux_range_twin(shape, head, &sought);
+    }
     for (; head != DEMUX_NONE; head = demux_entry_at(shape, head)->next_key) {
         const struct demux_entry *entry = demux_entry_at(shape, head);
-        if (entry->breadth != conjunct->breadth)
-            continue;
-        if (memcmp(entry->value + form->lanes, value + form->lanes, form->excluded * sizeof *value))
-            continue;
-        if (form->interval.bytes) {
-            const struct demux_range *range = demux_range_of(shape, entry);
-            if (range->low != conjunct->interval.low || range->high != conjunct->interval.high)
-                continue;
-        }
-        return entry->binding == conjunct->binding ? 1 : EXO_E_CONFLICT;
+        if (entry->breadth == conjunct->breadth && !memcmp(entry->value + form->lanes, excluded, form->excluded * sizeof *value))
+            return head;
     }
-    return 0;
+    return DEMUX_NONE;
 }
 
-/* Is entry a to be asked before b of the same key? The smaller interval, then the narrower filter; new ones after their equals. */
-static int before(const struct demux_shape *shape, const struct demux_entry *a, const struct demux_entry *b)
+/* Puts an entry among those of its key: into their tree, or into the chain before the first that is wider. */
+static void join_key(struct demux_shape *shape, uint32_t number, uint32_t head)
 {
-    return shape->form.interval.bytes ? demux_range_before(shape, a, b) : a->breadth < b->breadth;
-}
-
-static void link_entry(struct exo_demux *demux, uint32_t place, uint32_t number, uint32_t head)
-{
-    struct demux_shape *shape = demux->shape[place];
     struct demux_entry *entry = demux_entry_at(shape, number), *previous = NULL;
     uint32_t after = head;
-    while (after != DEMUX_NONE && !before(shape, entry, demux_entry_at(shape, after))) {
+    if (shape->form.interval.bytes) {
+        demux_range_add(shape, head, number);
+        if (head == DEMUX_NONE)
+            demux_table_put(shape, entry->value, number);
+        return;
+    }
+    while (after != DEMUX_NONE && demux_entry_at(shape, after)->breadth <= entry->breadth) {
         previous = demux_entry_at(shape, after);
         after = previous->next_key;
     }
@@ -105,12 +102,10 @@ static void link_entry(struct exo_demux *demux, uint32_t place, uint32_t number,
         previous->next_key = number;
     else
         demux_table_put(shape, entry->value, number);
-    entry->next_binding = demux->head[entry->binding];
-    demux->head[entry->binding] = place << DEMUX_ENTRY_BITS | number;
 }
 
 static void commit(struct exo_demux *demux, uint32_t place, const struct exo_conjunct *conjunct, const struct demux_parted *parted,
-                   uint32_t head, struct demux_segments *segments)
+                   uint32_t head)
 {
     struct demux_shape *shape = demux->shape[place];
     uint32_t number = demux_entry_take(shape);
@@ -118,14 +113,15 @@ static void commit(struct exo_demux *demux, uint32_t place, const struct exo_con
     entry->binding = conjunct->binding;
     entry->breadth = conjunct->breadth;
     memcpy(entry->value, parted->value, (shape->form.lanes + shape->form.excluded) * sizeof *entry->value);
-    if (segments) {
+    if (shape->form.interval.bytes) {
         const struct exo_interval *interval = &conjunct->interval;
         uint32_t bits = parted->bits + demux_interval_bits(interval, interval->low, interval->high);
-        *demux_range_of(shape, entry) = (struct demux_range){interval->low, interval->high, bits, segments};
-        demux_range_add(shape, segments, number);
+        *demux_range_of(shape, entry) = (struct demux_range){.low = interval->low, .high = interval->high, .bits = bits};
     }
-    link_entry(demux, place, number, head);
+    join_key(shape, number, head);
     demux_destination_add(demux, place, entry->value);
+    entry->next_binding = demux->head[entry->binding];
+    demux->head[entry->binding] = place << DEMUX_ENTRY_BITS | number;
     demux->conjuncts++;
     demux->changes++;
 }
@@ -157,36 +153,22 @@ static void drop_shape(struct exo_demux *demux, uint32_t place)
     demux->shapes--;
 }
 
-/* The segments of all entries of a key may have moved when they grew. */
-static void follow_segments(struct demux_shape *shape, uint32_t head, struct demux_segments *segments)
-{
-    for (; head != DEMUX_NONE; head = demux_entry_at(shape, head)->next_key)
-        demux_range_of(shape, demux_entry_at(shape, head))->segments = segments;
-}
-
 static int32_t insert_into(struct exo_demux *demux, uint32_t place, const struct exo_conjunct *conjunct, const struct demux_parted *parted)
 {
     struct demux_shape *shape = demux->shape[place];
-    struct demux_segments *segments = NULL;
     int32_t code = demux_table_reserve(demux, shape, parted->value);
     if (!code)
         code = demux_destination_reserve(demux, shape);
     if (code)
         return code;
-    uint32_t head = demux_table_find(shape, parted->value);
-    code = find_twin(shape, head, conjunct, parted->value);
-    if (code)
-        return code > 0 ? 0 : code;
-    if (shape->form.interval.bytes) {
-        struct demux_segments *old = head == DEMUX_NONE ? NULL : demux_range_of(shape, demux_entry_at(shape, head))->segments;
-        segments = demux_range_reserve(shape, old);
-        if (!segments)
-            return EXO_E_MEMORY;
-        if (segments != old)
-            follow_segments(shape, head, segments);
-    }
-    commit(demux, place, conjunct, parted, head, segments);
-    return 0;
+    uint32_t head = demux_table_find(shape, parted->value), twin = find_twin(shape, head, conjunct, parted->value);
+    if (twin != DEMUX_NONE)
+        return demux_entry_at(shape, twin)->binding == conjunct->binding ? 0 : EXO_E_CONFLICT;
+    if (shape->form.interval.bytes)
+        code = demux_range_reserve(shape, head, conjunct->interval.low, conjunct->interval.high);
+    if (!code)
+        commit(demux, place, conjunct, parted, head);
+    return code;
 }
 
 int32_t exo_demux_insert(struct exo_demux *demux, const struct exo_conjunct *conjunct)
@@ -209,28 +191,32 @@ int32_t exo_demux_insert(struct exo_demux *demux, const struct exo_conjunct *con
     return code;
 }
 
-/* Takes an entry out of its key's chain, and the key out of the table with its last. Returns whether the shape is empty now. */
+/* Takes an entry out of its key's chain or tree. Returns the head that is left, or DEMUX_NONE. */
+static uint32_t leave_key(struct demux_shape *shape, uint32_t number, uint32_t head)
+{
+    uint32_t next = demux_entry_at(shape, number)->next_key, previous = head;
+    if (shape->form.interval.bytes) {
+        uint32_t left = demux_range_remove(shape, number);
+        return head == number ? left : head;
+    }
+    if (head == number)
+        return next;
+    while (demux_entry_at(shape, previous)->next_key != number)
+        previous = demux_entry_at(shape, previous)->next_key;
+    demux_entry_at(shape, previous)->next_key = next;
+    return head;
+}
+
+/* Takes an entry out, and its key out of the table with the last of it. Returns whether the shape is empty now. */
 static int unlink_entry(struct exo_demux *demux, struct demux_shape *shape, uint32_t number)
 {
-    struct demux_entry *entry = demux_entry_at(shape, number);
-    struct demux_segments *segments = shape->form.interval.bytes ? demux_range_of(shape, entry)->segments : NULL;
-    uint32_t head = demux_table_find(shape, entry->value);
-    if (head == number && entry->next_key == DEMUX_NONE) {
-        demux_table_drop(shape, entry->value);
-        demux_range_free(shape, segments);
-        segments = NULL;
-    } else if (head == number) {
-        head = entry->next_key;
-        demux_table_put(shape, entry->value, head);
-    } else {
-        uint32_t previous = head;
-        while (demux_entry_at(shape, previous)->next_key != number)
-            previous = demux_entry_at(shape, previous)->next_key;
-        demux_entry_at(shape, previous)->next_key = entry->next_key;
-    }
-    if (segments)
-        demux_range_remove(shape, segments, number, head);
-    demux_destination_drop(demux, shape, entry->value);
+    const uint64_t *key = demux_entry_at(shape, number)->value;
+    uint32_t head = demux_table_find(shape, key), left = leave_key(shape, number, head);
+    if (left == DEMUX_NONE)
+        demux_table_drop(shape, key);
+    else if (left != head)
+        demux_table_put(shape, key, left);
+    demux_destination_drop(demux, shape, key);
     demux_entry_give(shape, number);
     demux->conjuncts--;
     demux->changes++;

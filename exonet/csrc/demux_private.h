@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the demux's files share. demux.c and demux_probe.c are use time (classify); demux_form.c, demux_table.c, demux_range.c, demux_bind.c,
- * demux_dispatch.c and demux_destination.c are bind time (insert, remove).
+ * What the demux's files share. demux.c and demux_probe.c are use time (classify); demux_form.c, demux_table.c, demux_range.c
+ * with demux_chunk.c and demux_tree.c, demux_bind.c, demux_dispatch.c and demux_destination.c are bind time (insert, remove).
  *
  * A shape has one table: an index of tags over entries, whose numbers never change while they live. An entry is one conjunct. Entries of the same key
- * are chained by next_key, the first of them (the head) stands in the index; entries of one binding by next_binding, as handles
+ * are chained by next_key, or in a tree where they have intervals; one of them (the head) stands in the index; entries of one binding by next_binding, as handles
  * (place of the shape above the entry's number). Owner of every field: the kernel thread.
  */
 #ifndef EXO_DEMUX_PRIVATE_H
@@ -26,22 +26,36 @@ struct demux_entry {
     uint64_t value[];
 };
 
-/* Who owns each value of an interval's field under one key: from low on, up to the next one's low. */
-struct demux_segments {
+/* Who owns each value of an interval's field under one key that has several: from low on, up to the next one's low. */
+struct demux_chunk {
     uint32_t count;
-    uint32_t capacity;               /* at least 2 * intervals + 3, so that no change but a new interval needs room */
-    uint32_t intervals;
+    uint32_t capacity;
     struct demux_segment {
         uint32_t low;
         uint32_t entry;              /* DEMUX_NONE: nobody */
+        uint32_t bits;               /* the entry's */
+        uint32_t ends;               /* how many intervals begin here or have ended just before */
     } at[];
+};
+
+struct demux_segments {
+    uint32_t intervals;
+    uint32_t root;                   /* of the tree of their entries */
+    uint64_t seed;
+    uint32_t chunks;
+    uint32_t capacity;               /* of the two arrays */
+    uint32_t *low;                   /* of each chunk's first segment; rises from 0 */
+    struct demux_chunk **chunk;
 };
 
 struct demux_range {
     uint32_t low;
     uint32_t high;
-    uint64_t bits;                   /* that box and interval fix, 16.16 */
-    struct demux_segments *segments; /* the head's: of all entries of its key */
+    uint32_t bits;                   /* that box and interval fix, 16.16 */
+    uint32_t left;                   /* in the tree of its key */
+    uint32_t right;
+    uint32_t most;                   /* the greatest high from here down */
+    struct demux_segments *segments; /* of all entries of its key; NULL: it is the only one */
 };
 
 struct demux_shape {
@@ -220,16 +234,42 @@ void demux_destination_drop(struct exo_demux *demux, const struct demux_shape *s
 void demux_destination_forget(struct exo_demux *demux, uint32_t place);   /* a shape that has no entries any more */
 void demux_destination_free(struct exo_demux *demux);
 uint64_t demux_destination_bytes(const struct exo_demux *demux);
-/* demux_range.c */
-/* The segments of a key with room for one more interval: a larger copy where they have none. NULL: no memory. */
-struct demux_segments *demux_range_reserve(struct demux_shape *shape, struct demux_segments *segments);
+/* demux_range.c. head: of the key in question, or DEMUX_NONE */
+struct demux_sought {
+    uint32_t low;
+    uint32_t high;
+    uint32_t breadth;
+    const uint64_t *excluded;
+};
+/* Makes room for one more interval; a refusal changes no answer. */
+int32_t demux_range_reserve(struct demux_shape *shape, uint32_t head, uint32_t low, uint32_t high);
+void demux_range_add(const struct demux_shape *shape, uint32_t head, uint32_t number);
+/* Returns another entry of the key, or DEMUX_NONE. */
+uint32_t demux_range_remove(struct demux_shape *shape, uint32_t number);
 void demux_range_free(struct demux_shape *shape, struct demux_segments *segments);
-void demux_range_add(const struct demux_shape *shape, struct demux_segments *segments, uint32_t number);
-/* The entry is in no chain any more; head: the first of those that are left. */
-void demux_range_remove(const struct demux_shape *shape, struct demux_segments *segments, uint32_t number, uint32_t head);
-/* Is a to be asked before b of the same key? */
-int demux_range_before(const struct demux_shape *shape, const struct demux_entry *a, const struct demux_entry *b);
-uint32_t demux_range_find(const struct demux_segments *segments, uint32_t value);
+uint32_t demux_range_twin(const struct demux_shape *shape, uint32_t head, const struct demux_sought *sought);
+uint32_t demux_range_find(const struct demux_shape *shape, uint32_t head, uint32_t value);
+/* Chains the entries whose interval holds the value by next_key, which is of no other use to them, the narrowest first. */
+uint32_t demux_range_chain(const struct demux_shape *shape, uint32_t head, uint32_t value);
+/* Is a value that both hold the first one's? */
+int demux_range_before(const struct demux_shape *shape, uint32_t one, uint32_t other);
+/* demux_chunk.c */
+struct demux_segments *demux_segments_new(struct demux_shape *shape, uint64_t seed);
+/* Makes room for two boundaries where the value is. */
+int32_t demux_segments_reserve(struct demux_shape *shape, struct demux_segments *segments, uint32_t value);
+void demux_segments_begin(struct demux_segments *segments, uint32_t value);
+void demux_segments_end(struct demux_shape *shape, struct demux_segments *segments, uint32_t value);
+/* Gives the entry what it wins of low..high, where boundaries are; takes from it what it has of that, and says how many segments that were. */
+void demux_segments_claim(const struct demux_shape *shape, struct demux_segments *segments, uint32_t low, uint32_t high, uint32_t number);
+uint32_t demux_segments_leave(struct demux_segments *segments, uint32_t low, uint32_t high, uint32_t number);
+uint32_t demux_segment_owner(const struct demux_segments *segments, uint32_t value);
+/* demux_tree.c */
+typedef void (*demux_visit)(const struct demux_shape *shape, uint32_t number, void *context);
+void demux_tree_add(const struct demux_shape *shape, struct demux_segments *segments, uint32_t number);
+void demux_tree_remove(const struct demux_shape *shape, struct demux_segments *segments, uint32_t number);
+uint32_t demux_tree_find(const struct demux_shape *shape, uint32_t root, const struct demux_sought *sought);
+/* Every interval that overlaps low..high, in their order. */
+void demux_tree_visit(const struct demux_shape *shape, uint32_t root, uint32_t low, uint32_t high, demux_visit visit, void *context);
 /* demux_dispatch.c */
 void demux_dispatch(struct exo_demux *demux);
 int demux_belongs(const struct exo_form *form, uint32_t ethertype, uint32_t protocol);

@@ -1,70 +1,29 @@
 /* SPDX-License-Identifier: MIT
  *
- * Intervals under one key, flattened: segments say for each value of the field which entry owns it, the narrowest interval that holds
- * it. A look-up is a binary search. Between bindings intervals are disjoint or nested (R4); those of one binding may overlap.
+ * Intervals under one key. One alone is its own answer; several are flattened: segments (demux_chunk.c) say for each value of the field
+ * which entry owns it, the narrowest interval that holds it, and a tree (demux_tree.c) which intervals overlap. A change looks at the
+ * segments within the interval that comes or goes, and at the intervals around its ends. Between bindings intervals are disjoint or
+ * nested (R4); those of one binding, of snoopers and of group frames may overlap.
  */
 #include "demux_private.h"
 
-#include <stdlib.h>
-
-/* The last segment whose low is not above the value; the first one's low is 0. */
-static uint32_t segment_at(const struct demux_segments *segments, uint32_t value)
+static struct demux_range *range_at(const struct demux_shape *shape, uint32_t number)
 {
-    uint32_t low = 0, count = segments->count;
-    while (count > 1) {
-        uint32_t half = count / 2;
-        low += segments->at[low + half].low <= value ? half : 0;
-        count -= half;
-    }
-    return low;
+    return demux_range_of(shape, demux_entry_at(shape, number));
 }
 
-uint32_t demux_range_find(const struct demux_segments *segments, uint32_t value)
+uint32_t demux_range_find(const struct demux_shape *shape, uint32_t head, uint32_t value)
 {
-    return segments->at[segment_at(segments, value)].entry;
-}
-
-struct demux_segments *demux_range_reserve(struct demux_shape *shape, struct demux_segments *segments)
-{
-    if (segments && 2 * segments->intervals + 5 <= segments->capacity)
-        return segments;
-    uint32_t capacity = segments ? segments->capacity * 2 : 8;
-    size_t size = sizeof *segments + capacity * sizeof *segments->at;
-    struct demux_segments *more = realloc(segments, size);
-    if (!more)
-        return NULL;
-    shape->segment_bytes += size - (segments ? sizeof *more + more->capacity * sizeof *more->at : 0);
-    if (!segments) {
-        more->count = 1;
-        more->intervals = 0;
-        more->at[0] = (struct demux_segment){0, DEMUX_NONE};
-    }
-    more->capacity = capacity;
-    return more;
-}
-
-void demux_range_free(struct demux_shape *shape, struct demux_segments *segments)
-{
-    if (segments)
-        shape->segment_bytes -= sizeof *segments + segments->capacity * sizeof *segments->at;
-    free(segments);
-}
-
-/* Cuts a segment so that one begins at the value; returns which. */
-static uint32_t split_at(struct demux_segments *segments, uint32_t value)
-{
-    uint32_t i = segment_at(segments, value);
-    if (segments->at[i].low == value)
-        return i;
-    memmove(&segments->at[i + 2], &segments->at[i + 1], (segments->count - i - 1) * sizeof *segments->at);
-    segments->at[i + 1] = (struct demux_segment){value, segments->at[i].entry};
-    segments->count++;
-    return i + 1;
+    const struct demux_range *range = range_at(shape, head);
+    if (range->segments)
+        return demux_segment_owner(range->segments, value);
+    return value >= range->low && value <= range->high ? head : DEMUX_NONE;
 }
 
 /* By bits, breadth, size: large intervals of nearly one size have the same bits, and then breadth decides, as it does between shapes. */
-int demux_range_before(const struct demux_shape *shape, const struct demux_entry *a, const struct demux_entry *b)
+int demux_range_before(const struct demux_shape *shape, uint32_t one, uint32_t other)
 {
+    const struct demux_entry *a = demux_entry_at(shape, one), *b = demux_entry_at(shape, other);
     const struct demux_range *x = demux_range_of(shape, a), *y = demux_range_of(shape, b);
     if (x->bits != y->bits)
         return x->bits > y->bits;
@@ -73,50 +32,133 @@ int demux_range_before(const struct demux_shape *shape, const struct demux_entry
     return x->high - x->low < y->high - y->low;
 }
 
-static int narrower(const struct demux_shape *shape, uint32_t a, uint32_t b)
+struct chain {
+    uint32_t first;
+};
+
+static void chain(const struct demux_shape *shape, uint32_t number, void *context)
 {
-    return b == DEMUX_NONE || demux_range_before(shape, demux_entry_at(shape, a), demux_entry_at(shape, b));
+    uint32_t *at = &((struct chain *)context)->first;
+    while (*at != DEMUX_NONE && !demux_range_before(shape, number, *at))
+        at = &demux_entry_at(shape, *at)->next_key;
+    demux_entry_at(shape, number)->next_key = *at;
+    *at = number;
 }
 
-/* Neighbours of one owner become one. */
-static void merge(struct demux_segments *segments)
+uint32_t demux_range_chain(const struct demux_shape *shape, uint32_t head, uint32_t value)
 {
-    uint32_t kept = 0;
-    for (uint32_t i = 1; i < segments->count; i++)
-        if (segments->at[i].entry != segments->at[kept].entry)
-            segments->at[++kept] = segments->at[i];
-    segments->count = kept + 1;
+    struct chain found = {DEMUX_NONE};
+    const struct demux_segments *segments = range_at(shape, head)->segments;
+    demux_tree_visit(shape, segments ? segments->root : head, value, value, chain, &found);
+    return found.first;
 }
 
-/* An interval takes what nobody narrower has. */
-static void claim(const struct demux_shape *shape, struct demux_segments *segments, uint32_t number)
+uint32_t demux_range_twin(const struct demux_shape *shape, uint32_t head, const struct demux_sought *sought)
 {
-    const struct demux_range *range = demux_range_of(shape, demux_entry_at(shape, number));
-    uint32_t i = split_at(segments, range->low);
-    uint32_t end = range->high == UINT32_MAX ? segments->count : split_at(segments, range->high + 1);
-    for (; i < end; i++)
-        if (narrower(shape, number, segments->at[i].entry))
-            segments->at[i].entry = number;
-    merge(segments);
+    const struct demux_segments *segments = head == DEMUX_NONE ? NULL : range_at(shape, head)->segments;
+    return demux_tree_find(shape, segments ? segments->root : head, sought);
 }
 
-void demux_range_add(const struct demux_shape *shape, struct demux_segments *segments, uint32_t number)
+/* Everything for one more: cannot fail once there is room. */
+static void put(const struct demux_shape *shape, struct demux_segments *segments, uint32_t number)
 {
+    struct demux_range *range = range_at(shape, number);
+    range->segments = segments;
     segments->intervals++;
-    claim(shape, segments, number);
+    demux_segments_begin(segments, range->low);
+    if (range->high != UINT32_MAX)
+        demux_segments_begin(segments, range->high + 1);
+    demux_segments_claim(shape, segments, range->low, range->high, number);
+    demux_tree_add(shape, segments, number);
 }
 
-void demux_range_remove(const struct demux_shape *shape, struct demux_segments *segments, uint32_t number, uint32_t head)
+int32_t demux_range_reserve(struct demux_shape *shape, uint32_t head, uint32_t low, uint32_t high)
 {
-    const struct demux_range *gone = demux_range_of(shape, demux_entry_at(shape, number));
-    segments->intervals--;
-    for (uint32_t i = 0; i < segments->count; i++)
-        if (segments->at[i].entry == number)
-            segments->at[i].entry = DEMUX_NONE;
-    merge(segments);
-    for (uint32_t e = head; e != DEMUX_NONE; e = demux_entry_at(shape, e)->next_key) {
-        const struct demux_range *left = demux_range_of(shape, demux_entry_at(shape, e));
-        if (left->low <= gone->high && gone->low <= left->high)
-            claim(shape, segments, e);
+    if (head == DEMUX_NONE)
+        return 0;
+    struct demux_segments *segments = range_at(shape, head)->segments;
+    if (!segments) {
+        segments = demux_segments_new(shape, shape->table.multiplier[0]);
+        if (!segments)
+            return EXO_E_MEMORY;
+        put(shape, segments, head);
     }
+    int32_t code = demux_segments_reserve(shape, segments, low);
+    return code || high == UINT32_MAX ? code : demux_segments_reserve(shape, segments, high + 1);
+}
+
+void demux_range_add(const struct demux_shape *shape, uint32_t head, uint32_t number)
+{
+    struct demux_range *range = range_at(shape, number);
+    range->left = range->right = DEMUX_NONE;
+    range->most = range->high;
+    range->segments = NULL;
+    if (head != DEMUX_NONE)
+        put(shape, range_at(shape, head)->segments, number);
+}
+
+/* Who gets the values of an interval that goes: whoever is the narrowest of those that overlap it and lose to it. Each of those lies
+ * around its first value, its last or its middle: within it are only smaller ones, which win unless they are nearly as large. */
+struct heirs {
+    struct demux_segments *segments;
+    uint32_t gone;
+    uint32_t low;
+    uint32_t high;
+    uint32_t around;                 /* the first of those around all of it, or DEMUX_NONE */
+};
+
+static void find_around(const struct demux_shape *shape, uint32_t number, void *context)
+{
+    struct heirs *heirs = context;
+    const struct demux_range *range = range_at(shape, number);
+    if (range->low <= heirs->low && range->high >= heirs->high)
+        if (heirs->around == DEMUX_NONE || demux_range_before(shape, number, heirs->around))
+            heirs->around = number;
+}
+
+static void inherit(const struct demux_shape *shape, uint32_t number, void *context)
+{
+    struct heirs *heirs = context;
+    const struct demux_range *range = range_at(shape, number);
+    if (demux_range_before(shape, number, heirs->gone))
+        return;
+    if (heirs->around != DEMUX_NONE && !demux_range_before(shape, number, heirs->around))
+        return;
+    uint32_t low = range->low > heirs->low ? range->low : heirs->low, high = range->high < heirs->high ? range->high : heirs->high;
+    demux_segments_claim(shape, heirs->segments, low, high, number);
+}
+
+static void give_up(const struct demux_shape *shape, struct demux_segments *segments, uint32_t number)
+{
+    const struct demux_range *range = range_at(shape, number);
+    const uint32_t values[3] = {range->low, range->high, range->low + (range->high - range->low) / 2};
+    struct heirs heirs = {segments, number, range->low, range->high, DEMUX_NONE};
+    if (!demux_segments_leave(segments, range->low, range->high, number))
+        return;
+    demux_tree_visit(shape, segments->root, range->low, range->low, find_around, &heirs);
+    if (heirs.around != DEMUX_NONE)
+        demux_segments_claim(shape, segments, range->low, range->high, heirs.around);
+    for (uint32_t i = 0; i < 3; i++)
+        demux_tree_visit(shape, segments->root, values[i], values[i], inherit, &heirs);
+}
+
+uint32_t demux_range_remove(struct demux_shape *shape, uint32_t number)
+{
+    struct demux_range *gone = range_at(shape, number);
+    struct demux_segments *segments = gone->segments;
+    if (!segments)
+        return DEMUX_NONE;
+    demux_tree_remove(shape, segments, number);
+    uint32_t left = segments->root;
+    if (--segments->intervals <= 1) {
+        demux_range_free(shape, segments);
+        if (left != DEMUX_NONE)
+            range_at(shape, left)->segments = NULL;
+        return left;
+    }
+    give_up(shape, segments, number);
+    demux_segments_end(shape, segments, gone->low);
+    if (gone->high != UINT32_MAX)
+        demux_segments_end(shape, segments, gone->high + 1);
+    return left;
 }
