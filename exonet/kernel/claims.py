@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Claims: which live bindings of a port a new filter may meet, found by look-ups and never by a scan (SEMANTICS R4).
 
-A claim is a conjunct as the index sees it: a box (mask and value per space). Claims of one *kind* (masks and guards)
-stand in one group under their values. A new claim asks every group once: by its own values under the group's masks
+A claim is a conjunct as the index sees it: a box (mask and value per space) and perhaps a span of one field's values.
+Claims of one *kind* (masks, guards, that field) stand in one group under their values, and by their spans on a line
+(line.py). A new claim asks every group once: by its own values under the group's masks
 where those lie within its masks, else through a projection of the group on the bits that both compare, which is built
 when it is first asked for. Where its masks lie within the group's it need not ask: what it meets there is inside it.
 `near` may name an owner too many and never one too few; `lie` then says of two claims what masks, exclusions and
@@ -15,7 +16,9 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Protocol
 
-__all__ = ["Claim", "Claims", "Kind", "Lie", "Owner", "Shape", "lie"]
+from exonet.kernel.line import Line
+
+__all__ = ["Claim", "Claims", "Kind", "Lie", "Owner", "Ruler", "Shape", "lie"]
 
 Space = Hashable
 Masks = tuple[tuple[Space, int], ...]
@@ -27,17 +30,40 @@ MOST_IDLE = 16
 MOST_NESTS = 64
 
 
+class Ruler(Hashable, Protocol):
+    """A field of a space that spans are measured on: `filters.span.Field`."""
+
+    @property
+    def space(self) -> Any: ...
+    @property
+    def most(self) -> int: ...
+    def part(self, bits: int) -> int:
+        """What bits of its space say about it."""
+
+
 class Kind:
     """What claims of one group have in common. Made once for equal ones (`Regions`), so it is compared by identity."""
 
-    __slots__ = ("__weakref__", "_nests", "guards", "masks", "plain")
+    __slots__ = ("__weakref__", "_known", "_nests", "field", "guards", "masks", "plain")
 
-    def __init__(self, masks: Masks, guards: tuple[int, int, int], plain: bool) -> None:
-        """guards: captured bytes, bytes after the IPv4 header, where that begins. plain: nothing is excluded."""
+    def __init__(self, masks: Masks, guards: tuple[int, int, int], plain: bool, field: Ruler | None = None) -> None:
+        """guards: captured bytes, bytes after the IPv4 header, where that begins. plain: nothing is excluded. field:
+        what the spans of its claims are of.
+        """
         self.masks = masks
         self.guards = guards
         self.plain = plain
+        self.field = field
         self._nests: dict[int, tuple[weakref.ref[Kind], Nest | None]] = {}
+        self._known: dict[Ruler, tuple[int, int]] = {}
+
+    def known(self, field: Ruler) -> tuple[int, int]:
+        """By which of a claim's values bits of a field are fixed, and which bits of the field."""
+        found = self._known.get(field)
+        if found is None:
+            places = [(i, field.part(mask)) for i, (space, mask) in enumerate(self.masks) if space == field.space]
+            found = self._known[field] = places[0] if places else (0, 0)
+        return found
 
     def nest(self, inner: "Kind") -> "Nest | None":
         """By which values a claim of this plain kind contains one of `inner`; None: by none, going by masks."""
@@ -89,10 +115,11 @@ class Late(Protocol):
 
 class Claim:
     """A conjunct in the form of the index. low, high: bounds of its volume, 0 and infinity where nothing is known.
+    span: the least and the greatest value of its kind's field.
     rank: the demux asks lower ones first. shape: what it needs of the demux; equal ones are one object.
     """
 
-    __slots__ = ("_box", "_conjunct", "_late", "excluded", "high", "kind", "low", "rank", "shape", "values")
+    __slots__ = ("_box", "_conjunct", "_late", "excluded", "high", "kind", "low", "rank", "shape", "span", "values")
 
     def __init__(
         self,
@@ -105,6 +132,7 @@ class Claim:
         low: float,
         high: float,
         rank: int,
+        span: tuple[int, int] | None = None,
     ) -> None:
         self._conjunct = conjunct
         self._late: tuple[Late, int] | None = None
@@ -115,6 +143,7 @@ class Claim:
         self.low = low
         self.high = high
         self.rank = rank
+        self.span = span
         self._box: dict[Space, tuple[int, int]] | None = None
 
     def like(self, values: tuple[int, ...], late: "Late", place: int) -> "Claim":
@@ -129,6 +158,7 @@ class Claim:
         found.low = self.low
         found.high = self.high
         found.rank = self.rank
+        found.span = self.span
         return found
 
     @property
@@ -140,24 +170,51 @@ class Claim:
 
     @property
     def box(self) -> dict[Space, tuple[int, int]]:
-        """Mask and value by space."""
-        if self._box is None:
+        """Mask and value by space: what all of its frames have."""
+        if self._box is None and self.span is not None:
+            self._box = self.conjunct.known
+        elif self._box is None:
             pairs = zip(self.kind.masks, self.values, strict=True)
             self._box = {space: (mask, value) for (space, mask), value in pairs}
         return self._box
+
+    @property
+    def key(self) -> tuple[int, ...]:
+        return self.values if self.span is None else (*self.values, *self.span)
+
+    def bounds(self, field: Ruler) -> tuple[int, int]:
+        """Between which values a field lies in all of its frames, as far as that is seen at once."""
+        kind = self.kind
+        place, mask = kind.known(field)
+        low, high = 0, field.most
+        if mask:
+            low = field.part(self.values[place])
+            high = low | high & ~mask
+        if self.span is not None and kind.field == field:
+            return max(low, self.span[0]), min(high, self.span[1])
+        return low, high
+
+    def spans(self, other: "Claim") -> bool:
+        """Does its field lie within its span in all frames of `other`?"""
+        if self.span is None or self.kind.field is None:
+            return True
+        low, high = other.bounds(self.kind.field)
+        return self.span[0] <= low and high <= self.span[1]
 
     def contains(self, other: "Claim") -> bool:
         """Is every frame of `other` in this one? Sufficient, not necessary."""
         if not self.kind.plain:
             return bool(self.conjunct.contains(other.conjunct))
         nest = self.kind.nest(other.kind)
-        if nest is None:
-            return False
+        if nest is None:  # a span may fix bits that this one asks for
+            field = other.kind.field
+            fixed = field is not None and self.kind.known(field)[1]
+            return bool(fixed and self.conjunct.contains(other.conjunct))
         mine, theirs = self.values, other.values
-        for own, place, mask in nest:  # noqa: SIM110 - half the time of a generator
+        for own, place, mask in nest:
             if theirs[place] & mask != mine[own]:
                 return False
-        return True
+        return self.span is None or self.spans(other)
 
 
 class Lie(Enum):
@@ -185,6 +242,10 @@ def _apart(a: Claim, b: Claim) -> bool:
         if other is not None and (value ^ other[1]) & mask & other[0]:
             return True
     for one, holds in ((a, b), (b, a)):
+        if one.span is not None and one.kind.field is not None:
+            low, high = holds.bounds(one.kind.field)
+            if high < one.span[0] or one.span[1] < low:
+                return True
         for space, mask, value in one.excluded:
             if _within(holds.box, {space: (mask, value)}):
                 return True
@@ -212,28 +273,58 @@ class Owner(Protocol):
 
 
 Entry = tuple[Owner, Claim]
-Projection = dict[tuple[int, ...], dict[Entry, None]]
+Bucket = dict[Entry, None] | Line[Entry]
+Projection = dict[tuple[int, ...], Bucket]
+#: What a projection is by: the picked bits of the values, and the field of its lines.
+By = tuple[Pick, Ruler | None]
 
 
 class _Meeting:
     """How a claim of one group asks another group."""
 
-    __slots__ = ("group", "inside", "mine", "projected", "settled", "theirs")
+    __slots__ = ("around", "by", "field", "group", "inside", "mine", "projected", "settled")
 
     def __init__(self, asking: Kind, group: "_Group") -> None:
         mine, theirs = dict(asking.masks), group.kind.masks
         places = {space: i for i, (space, _) in enumerate(asking.masks)}
         common = [(places[s], i, mask & mine[s]) for i, (s, mask) in enumerate(theirs) if s in mine and mask & mine[s]]
         self.group = group
+        self.field = _ruler(asking, group.kind)
         self.mine: Pick = tuple((own, mask) for own, _, mask in common)
-        self.theirs: Pick = tuple((other, mask) for _, other, mask in common)
+        self.by: By = (tuple((other, mask) for _, other, mask in common), self.field)
+        same = [mask for _, _, mask in common] == [mask for _, mask in theirs]
         #: The group's own table will not do.
-        self.projected = [mask for _, _, mask in common] != [mask for _, mask in theirs]
-        #: What is met is around the asking claim: by masks and guards alone.
-        self.inside = not self.projected and group.kind.plain and asking.plain and group.kind.admits(asking)
-        #: What is met is inside the asking claim: by masks and guards alone.
+        self.projected = not same or group.kind.field is not None or self.field is not None
+        #: What is met is around the asking claim: by masks, guards and spans alone.
+        self.inside = same and group.kind.plain and asking.plain and group.kind.admits(asking)
+        #: What is met is inside the asking claim: by masks and guards alone, where the asking kind's field is known.
         around = len(common) == len(asking.masks) and all(mine[asking.masks[o][0]] == mask for o, _, mask in common)
-        self.settled = self.projected and around and asking.plain and asking.admits(group.kind)
+        self.around = around and asking.plain and asking.admits(group.kind)
+        #: So is all that is met on that field.
+        own = asking.field
+        self.settled = self.around and (own is None or group.kind.known(own)[1] == own.most)
+
+    def met(self, claim: Claim) -> Iterable[Entry]:
+        """Whom the claim may meet in the group: none that is strictly inside it and smaller, if all there are."""
+        group = self.group
+        if not group.entries or (self.settled and claim.low > group.most):
+            return ()
+        key = tuple([claim.values[place] & mask for place, mask in self.mine])
+        if not self.projected:
+            return group.table.get(key, ())
+        bucket = group.projection(self.by).get(key, ())
+        if isinstance(bucket, Line) and self.field is not None:
+            return bucket.overlapping(*claim.bounds(self.field))
+        return () if isinstance(bucket, Line) else bucket
+
+
+def _ruler(asking: Kind, asked: Kind) -> Ruler | None:
+    """The field by which spans of the asked kind, or of the asking one, tell most of them apart."""
+    field = asked.field
+    if field is not None and (field == asking.field or asking.known(field)[1]):
+        return field
+    field = asking.field
+    return field if field is not None and asked.known(field)[1] else None
 
 
 class _Group:
@@ -244,57 +335,76 @@ class _Group:
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
         self.table: dict[tuple[int, ...], tuple[Entry, ...]] = {}
-        self.projections: dict[Pick, Projection] = {}
+        self.projections: dict[By, Projection] = {}
         self.meetings: dict[_Group, _Meeting] = {}
         self.entries = 0
         self.most = 0.0  # the greatest volume of an owner of any of them, since it was last empty
 
     def add(self, entry: Entry) -> None:
         owner, claim = entry
-        self.table[claim.values] = (*self.table.get(claim.values, ()), entry)
-        for pick, projection in self.projections.items():
-            projection.setdefault(_project(claim.values, pick), {})[entry] = None
+        self.table[claim.key] = (*self.table.get(claim.key, ()), entry)
+        for by, projection in self.projections.items():
+            _put(projection, by, entry)
         self.entries += 1
         if owner.high > self.most:
             self.most = owner.high
 
     def remove(self, entry: Entry) -> None:
-        values = entry[1].values
-        left = tuple(other for other in self.table[values] if other != entry)
+        key = entry[1].key
+        left = tuple(other for other in self.table[key] if other != entry)
         if left:
-            self.table[values] = left
+            self.table[key] = left
         else:
-            del self.table[values]
-        for pick, projection in self.projections.items():
-            key = _project(values, pick)
-            del projection[key][entry]
-            if not projection[key]:
-                del projection[key]
+            del self.table[key]
+        for by, projection in self.projections.items():
+            _take(projection, by, entry)
         self.entries -= 1
         if not self.entries:
             self.most = 0.0
 
-    def projection(self, pick: Pick) -> Projection:
-        """The entries by the picked bits of their values; kept in step from now on."""
-        found = self.projections.get(pick)
+    def projection(self, by: By) -> Projection:
+        """The entries by the picked bits of their values, on lines; kept in step from now on."""
+        found = self.projections.get(by)
         if found is None:
-            found = self.projections[pick] = {}
+            found = self.projections[by] = {}
             for entries in self.table.values():
                 for entry in entries:
-                    found.setdefault(_project(entry[1].values, pick), {})[entry] = None
+                    _put(found, by, entry)
         return found
 
     def forget(self, gone: "_Group") -> None:
         """Without a group, and without the projection that nobody else asks through."""
         dropped = self.meetings.pop(gone)
         del dropped
-        asked = {meeting.theirs for other in self.meetings for meeting in (other.meetings.get(self),) if meeting}
-        for pick in [pick for pick in self.projections if pick not in asked]:
-            del self.projections[pick]
+        asked = {meeting.by for other in self.meetings for meeting in (other.meetings.get(self),) if meeting}
+        for by in [by for by in self.projections if by not in asked]:
+            del self.projections[by]
 
 
-def _project(values: tuple[int, ...], pick: Pick) -> tuple[int, ...]:
-    return tuple([values[place] & mask for place, mask in pick])
+def _put(projection: Projection, by: By, entry: Entry) -> None:
+    pick, field = by
+    claim = entry[1]
+    key = tuple([claim.values[place] & mask for place, mask in pick])
+    bucket = projection.get(key)
+    if bucket is None:
+        bucket = projection[key] = {} if field is None else Line()
+    if isinstance(bucket, Line) and field is not None:
+        bucket.add(entry, *claim.bounds(field))
+    elif isinstance(bucket, dict):
+        bucket[entry] = None
+
+
+def _take(projection: Projection, by: By, entry: Entry) -> None:
+    pick, field = by
+    claim = entry[1]
+    key = tuple([claim.values[place] & mask for place, mask in pick])
+    bucket = projection[key]
+    if isinstance(bucket, Line) and field is not None:
+        bucket.remove(entry, *claim.bounds(field))
+    elif isinstance(bucket, dict):
+        del bucket[entry]
+    if not bucket:
+        del projection[key]
 
 
 class Claims:
@@ -322,19 +432,17 @@ class Claims:
         found: dict[Owner, bool] = {}
         single = len(claims) == 1
         for claim in claims:
-            values, high, rank = claim.values, claim.high, claim.rank
             for meeting in self._group(claim.kind).meetings.values():
-                group = meeting.group
-                if not group.entries or (meeting.settled and claim.low > group.most):
-                    continue
-                key = tuple([values[place] & mask for place, mask in meeting.mine])
-                if meeting.projected:
-                    met: Iterable[Entry] = group.projection(meeting.theirs).get(key, ())
-                else:
-                    met = group.table.get(key, ())
-                for owner, other in met:
+                for owner, other in meeting.met(claim):
+                    if meeting.around and claim.low > owner.high and claim.spans(other):
+                        continue  # strictly inside
                     found[owner] = (
-                        single and meeting.inside and high < other.low and rank < other.rank and len(owner.claims) == 1
+                        single
+                        and meeting.inside
+                        and claim.high < other.low
+                        and claim.rank < other.rank
+                        and len(owner.claims) == 1
+                        and other.spans(claim)
                     )
         return found
 

@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 from exonet.abi import ffi, lib
 from exonet.errors import ExhaustedError, FilterError
 from exonet.filters.compile import CompiledFilter, conjuncts_of, fill, of_source
-from exonet.filters.conjunct import FRAME, LENGTH, Conjunct, Term
+from exonet.filters.conjunct import FRAME, LENGTH, Conjunct
 from exonet.filters.fields import Expression
 from exonet.filters.form import shape_of
 from exonet.filters.libpcap import Libpcap
@@ -114,18 +114,18 @@ class Regions:
         return Prepared(text, conjuncts, single, tuple(dict.fromkeys(claim.shape for claim in claims)), _box)
 
     def _claim(self, conjunct: Conjunct) -> Claim:
-        box = hull(conjunct)
-        masks = tuple([(space, mask) for space, mask, _ in box])
-        plain = not conjunct.excluded and box is conjunct.box
+        masks = tuple([(space, mask) for space, mask, _ in conjunct.box])
+        interval = conjunct.interval
         guards = (conjunct.frame_bytes, conjunct.ip4_bytes, conjunct.ip4_at)
-        known = (masks, guards, plain)
+        known = (masks, guards, not conjunct.excluded, interval.field if interval else None)
         kind = self._kinds.get(known)
         if kind is None:
             kind = self._kinds[known] = Kind(*known)
         low, high = volume(conjunct)
-        values = tuple([value for _, _, value in box])
-        shape, excluded = self._shape(conjunct), conjunct.excluded
-        return Claim(conjunct, kind, values, shape, excluded=excluded, low=low, high=high, rank=conjunct.rank[0])
+        values = tuple([value for _, _, value in conjunct.box])
+        shape, span = self._shape(conjunct), interval[1:] if interval else None
+        rank, excluded = conjunct.rank[0], conjunct.excluded
+        return Claim(conjunct, kind, values, shape, excluded=excluded, low=low, high=high, rank=rank, span=span)
 
     def _shape(self, conjunct: Conjunct) -> ShapeName:
         shape = shape_of(conjunct)
@@ -219,21 +219,6 @@ def numbered(conjuncts: Sequence[Conjunct], conjunct: Conjunct) -> str:
 
 def _box(conjunct: Conjunct) -> Box:
     return conjunct.to_native(0), groups_only(conjunct)
-
-
-def hull(conjunct: Conjunct) -> tuple[Term, ...]:
-    """The least box around a conjunct: its own, or where it has an interval what all of its prefixes agree on."""
-    pieces = _pieces(conjunct)
-    if not pieces:
-        return conjunct.box
-    bits = pieces[0].bits
-    for piece in pieces[1:]:
-        other = piece.bits
-        for space, (mask, value) in list(bits.items()):
-            known = other.get(space, (0, 0))
-            same = mask & known[0] & ~(value ^ known[1])
-            bits[space] = (same, value & same)
-    return tuple(sorted((space, mask, value) for space, (mask, value) in bits.items() if mask))
 
 
 def _pieces(conjunct: Conjunct) -> tuple[Conjunct, ...]:

@@ -29,8 +29,37 @@ class Claimant:
         self.number, self.name, self.quota = number, f"env{number}", Quota()
 
 
-@pytest.mark.parametrize("seed", range(24))
-def test_r04_the_index_says_what_comparing_with_every_binding_says(seed):
+def spans(rng):
+    """A filter of a world of intervals: nested, equal, across the middle of the ports, single values, two fields."""
+
+    def span():
+        low = rng.choice((0, 1, 100, 1000, 32000, 32767, 32768, 65000))
+        return f"{low}-{min(low + rng.choice((0, 1, 7, 99, 800, 1000, 33000, 65535)), 65535)}"
+
+    def host():
+        return rng.choice(("10.0.0.1", "10.0.1.2", "11.0.0.1"))
+
+    return rng.choice((
+        lambda: f"ip and udp dst portrange {span()}",
+        lambda: f"udp {rng.choice(('src ', ''))}portrange {span()}",
+        lambda: f"ip and udp and dst host {host()} and dst portrange {span()}",
+        lambda: f"ip and udp dst port {rng.choice((1, 100, 1000, 32768))}",
+        lambda: f"ip and udp and dst host {host()}",
+        lambda: f"ip {rng.choice(('src', 'dst'))} net 10.0.0.0/{rng.choice((7, 8, 15, 23, 24, 32))}",
+        lambda: f"ip and udp and dst net 10.0.0.0/{rng.choice((8, 24))} and dst port 100",
+        lambda: f"ip and udp and dst net 10.0.0.0/23 and dst portrange {span()}",
+        lambda: f"ip and udp dst portrange {span()} and not dst host {host()}",
+        lambda: f"ip and udp and not dst portrange {rng.choice(('0-99', '1000-1007', '32767-32768'))}",
+        lambda: f"ip and len <= {rng.choice((100, 1000, 65535))}",
+        lambda: f"ip and udp and udp[2:2] & {rng.choice(('1 = 0', '1 = 1', '0xff00 = 0x100', '0x8000 = 0'))}",
+    ))()  # fmt: skip
+
+
+WORLDS = [(pick, seed) for seed in range(24)] + [(spans, seed) for seed in range(24)]
+
+
+@pytest.mark.parametrize(("pick", "seed"), WORLDS)
+def test_r04_the_index_says_what_comparing_with_every_binding_says(pick, seed):
     rng = random.Random(seed)
     authority = Authority(REGIONS.text_covers, bytes(32))
     machine = Machine(table_size=10_000)
@@ -71,8 +100,8 @@ class Holder:
         self.claims, self.high = self.filter.claims, self.filter.high
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_near_misses_nobody_that_is_not_strictly_inside(seed):
+@pytest.mark.parametrize(("pick", "seed"), WORLDS[:10] + WORLDS[24:34])
+def test_near_misses_nobody_that_is_not_strictly_inside(pick, seed):
     rng = random.Random(1000 + seed)
     index, held = Claims(), []
     for _ in range(80):
@@ -91,8 +120,8 @@ def test_near_misses_nobody_that_is_not_strictly_inside(seed):
         held.append(one)
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_what_is_seen_at_once_is_what_the_exact_test_says(seed):
+@pytest.mark.parametrize(("pick", "seed"), WORLDS[:6] + WORLDS[24:30])
+def test_what_is_seen_at_once_is_what_the_exact_test_says(pick, seed):
     rng = random.Random(2000 + seed)
     exact = {Lie.APART: {Kind.DISJOINT}, Lie.INSIDE: {Kind.INSIDE}, Lie.AROUND: {Kind.AROUND}}
     seen = set()

@@ -159,6 +159,35 @@ def test_a_listener_around_many_connected_sockets_is_compared_with_none(
     desk.bind("web", "tcp and src host 10.0.2.1 and src port 1 and dst port 81")
 
 
+@pytest.mark.parametrize("middle", ["32700-32800", "32768-32768", "32001-33998"])
+def test_ranges_of_others_cost_a_range_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch, middle: str) -> None:
+    """R3's own case: LibOSes that share an address by port ranges, here with hundreds of ragged ones."""
+    desk.open("a", "ip and udp dst portrange 1-15000")
+    desk.open("b", "ip and udp dst portrange 15001-31000")
+    desk.open("c", "ip and udp dst portrange 32000-33999")
+    for name, first in (("a", 0), ("b", 15000)):
+        for i in range(150):
+            desk.bind(name, f"ip and udp dst portrange {first + 100 * i + 1}-{first + 100 * i + 97}")
+    monkeypatch.setattr(binding_module, "quick", lambda *_: pytest.fail("compared with one of them"))
+    desk.bind("c", f"ip and udp dst portrange {middle}")
+    desk.bind("a", "ip and udp dst portrange 98-99")
+    desk.bind("b", "ip and udp dst portrange 15102-15103")
+
+
+def test_a_network_around_many_networks_is_compared_with_none(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.open("web", "ip")
+    for i in range(300):
+        desk.bind("web", f"ip src net 10.{i >> 8}.{i & 255}.0/24")
+    monkeypatch.setattr(binding_module, "quick", lambda *_: pytest.fail("compared with one of them"))
+    desk.bind("web", "ip src net 10.0.0.0/8")
+    desk.bind("web", "ip src net 10.0.0.0/16")
+    desk.bind("web", "ip src net 10.200.0.0/24")
+    desk.bind("web", "ip src host 10.0.7.9")
+    with pytest.raises(ConflictError, match="very same frames"):
+        monkeypatch.undo()
+        desk.bind("web", "ip src net 10.0.9.0/24")
+
+
 def test_what_a_wider_binding_makes_others_hold_goes_with_it(desk: Desk) -> None:
     """The wider filter has a conjunct that cuts the narrower one and fixes more bits: the narrower needs their meet."""
     desk.open("web", None)
