@@ -65,10 +65,14 @@ class Prefix:
         shift = 8 * (field.end - hole.lane.end)
         return cls(hole.at, hole.end, shift, field.most & ~(hole.lane.mask << shift))
 
-    def write(self, native: bytearray, code: bytes | bytearray) -> None:
+    def span(self, code: bytes | bytearray) -> tuple[int, int]:
         low = int.from_bytes(code[self.at : self.end], "little") << self.shift
+        return low, low | self.below
+
+    def write(self, native: bytearray, code: bytes | bytearray) -> None:
+        low, high = self.span(code)
         native[LOW : LOW + 4] = low.to_bytes(4, "little")
-        native[HIGH : HIGH + 4] = (low | self.below).to_bytes(4, "little")
+        native[HIGH : HIGH + 4] = high.to_bytes(4, "little")
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,8 +146,10 @@ class Claim:
         self.span = span
         self._box: dict[Space, tuple[int, int]] | None = None
 
-    def like(self, values: tuple[int, ...], late: "Late", place: int) -> "Claim":
-        """One that differs in values only. late: who makes its conjunct when somebody asks for it; place: which."""
+    def like(self, values: tuple[int, ...], span: tuple[int, int] | None, late: "Late", place: int) -> "Claim":
+        """One that differs in values only, its span as wide. late: who makes its conjunct when somebody asks for it;
+        place: which.
+        """
         found = Claim.__new__(Claim)
         found._conjunct = found._box = None
         found._late = (late, place)
@@ -158,7 +160,7 @@ class Claim:
         found.low = self.low
         found.high = self.high
         found.rank = self.rank
-        found.span = self.span
+        found.span = span
         return found
 
     @property

@@ -71,7 +71,9 @@ class Pattern:
             values = list(known)
             for which, shift, unpack, pack in puts:
                 values[which] |= int.from_bytes(pack(*unpack(code)), "little") << shift
-            claims.append(model.like(tuple(values), filled, place))
+            prefix = self.moulds[place].prefix
+            span = prefix.span(code) if prefix is not None else model.span
+            claims.append(model.like(tuple(values), span, filled, place))
         return Cast(text, filled, self, tuple(claims))
 
 
@@ -80,8 +82,6 @@ def _values(template: Template, place: int, model: Claim) -> tuple[tuple[int, ..
     outline, pinned = template.outlines[place], pins(template)
     known = list(model.values)
     inside = {hole for _, holes in outline.box for hole in holes}
-    if outline.prefix is not None:
-        inside.add(outline.prefix)
     puts = []
     for which, (space, _) in enumerate(model.kind.masks):
         holes = [template.holes[each] for each in inside if template.holes[each].lane.space == space]

@@ -61,6 +61,18 @@ def either_way(number: int) -> str:
     return f"host 172.16.{number >> 8 & 255}.{number & 255} and port {1024 + number % 50_000}"
 
 
+def port_range(number: int) -> str:
+    """A ragged range of six ports; they are used up after 10,900."""
+    return f"ip and udp dst portrange {6 * number + 1}-{6 * number + 5}"
+
+
+def network(number: int) -> str:
+    return f"ip src net {10 + (number >> 16)}.{number >> 8 & 255}.{number & 255}.0/24"
+
+
+#: Filters with an interval that are bound prepared, all of them under one key: name, text by number.
+INTERVALS = (("port range", port_range), ("source network", network))
+
 #: Filters that are bound from text: name, text by number, whether it has a target.
 TEXTS = (
     ("TCP IPv4 4-tuple", connected, True),
@@ -118,6 +130,21 @@ def bind(context: Context) -> Iterator[Figure]:
         yield Figure("prepared bind", "us", tuple(made), Target(20, at_most=True), details)
         yield Figure("unbind", "us", tuple(ended))
 
+    def intervals(desk: Desk) -> Iterator[Figure]:
+        live, rounds = context.size(LIVE, 50), context.size(500, 20)
+        for name, text in INTERVALS:
+            held = [desk.bindings.bind(desk.env, text(number), desk.token) for number in range(live)]
+            fresh = [desk.bindings.prepare(text(number)) for number in range(live, live + rounds)]
+            for each in fresh:
+                each.boxes()
+            taken = [churn(desk, fresh) for _ in context.repeat()]
+            details = {"live": len(desk.bindings), "filter": text(live)}
+            made, ended = zip(*taken, strict=True)
+            yield Figure(f"prepared bind, {name}", "us", made, Target(20, at_most=True), details)
+            yield Figure(f"unbind, {name}", "us", ended)
+            for binding in held:
+                desk.bindings.unbind(desk.env, binding.number)
+
     def held(desk: Desk) -> Iterator[Figure]:
         count = context.size(HELD, 200)
         target = None if context.toy else Target(200, at_most=True)
@@ -150,6 +177,7 @@ def bind(context: Context) -> Iterator[Figure]:
         yield Figure("ready from text beyond libpcap's compile, host and port", "us", tuple(more))
 
     yield from with_desk(timed)
+    yield from with_desk(intervals, "ip")
     yield from with_desk(texts, "udp or tcp")
     yield from with_desk(held)
 

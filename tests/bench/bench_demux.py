@@ -23,7 +23,9 @@ from tests.bench.bench_demux_cases import (
     flows,
     ip4_frames,
     ip6_frames,
+    networks,
     numbers,
+    port_ranges,
     works,
 )
 from tests.bench.bench_demux_peers import Libpcaps, Ours, RteAcl, rte_acl
@@ -51,6 +53,7 @@ def demux(context: Context) -> Iterator[Figure]:
     for values in (FEW, SOME, MANY):
         yield from _one_shape(context, ours, context.size(*values), values)
     yield from _four_shapes(context, ours)
+    yield from _intervals(context, ours)
     yield from _usual(context, ours)
 
 
@@ -179,6 +182,20 @@ def _four_shapes(context: Context, ours: Ours) -> Iterator[Figure]:
         parts.append(_bound(table, text, np.concatenate(last)))
         for name, chosen in (("even", parts), ("last asked", parts[3:])):
             yield from _shapes(context, ours, table, f"4 shapes, {name}", chosen, 25)
+
+
+def _intervals(context: Context, ours: Ours) -> Iterator[Figure]:
+    """Intervals under one key: ranges of ports, and networks."""
+    cases = (
+        ("port ranges", context.size(1000, 20), port_ranges, "ip and udp dst portrange 1001-1999"),
+        ("source networks", context.size(10_000, 50), networks, "ip src net 10.1.1.0/24"),
+    )
+    for name, count, make, text in cases:
+        frames, spans = make(count)
+        with Table(context.seed) as table:
+            part = frames, table.bind(text, frames, spans)
+            name = f"{count} {name}"
+            yield from _shapes(context, ours, table, name, [part], None, ("resident", "uniform"))
 
 
 def _usual(context: Context, ours: Ours) -> Iterator[Figure]:

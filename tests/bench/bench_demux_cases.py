@@ -26,6 +26,7 @@ STREAM = 1 << 20  # 64 MB of frames
 
 Bytes = NDArray[np.uint8]
 Numbers = NDArray[np.uint32]
+Spans = NDArray[np.uint32]  # a row of least and greatest value each
 
 _IP4, _IP6 = 0x0800, 0x86DD
 UDP, TCP = 17, 6
@@ -42,6 +43,23 @@ def ip4_frames(numbers: Numbers, *, protocol: int = UDP, host: int = 2, port: in
     frames[:, 30:34] = (10, 7, 0, host)
     _ports(frames[:, 34:38], numbers, port)
     return frames
+
+
+def port_ranges(count: int) -> tuple[Bytes, Spans]:
+    """Disjoint ranges of destination ports, and for each a frame to a port somewhere in it."""
+    width = 60_000 // count
+    low = 1024 + width * numbers(count)
+    frames = ip4_frames(numbers(count))
+    frames[:, 36:38] = _big_endian(low + numbers(count) % max(width - 3, 1), 2)
+    return frames, np.stack([low, low + max(width - 4, 0)], axis=1)
+
+
+def networks(count: int) -> tuple[Bytes, Spans]:
+    """Disjoint /24 of sources, and a frame from each."""
+    low = np.uint32(10 << 24) + 256 * ((numbers(count) * np.uint32(_SPREAD)) >> np.uint32(16))
+    frames = ip4_frames(numbers(count))
+    frames[:, 26:30] = _big_endian(low + numbers(count) % np.uint32(256), 4)
+    return frames, np.stack([low, low + 255], axis=1)
 
 
 def flows(count: int, seed: int) -> Bytes:
@@ -142,8 +160,9 @@ class Table:
         lib.exo_demux_free(self.native)
         self._code.clear()
 
-    def bind(self, text: str, frames: Bytes) -> Numbers:
-        """A binding of the filter's shape per frame, with the frame's values. Returns their numbers.
+    def bind(self, text: str, frames: Bytes, spans: Spans | None = None) -> Numbers:
+        """A binding of the filter's shape per frame, with the frame's values, and a span each where the filter has an
+        interval. Returns their numbers.
 
         The filter must be one conjunct; IPv4 headers have no options.
         """
@@ -158,6 +177,8 @@ class Table:
             native.binding = number
             for atom, value in zip(atoms, row, strict=True):
                 atom.value = value
+            if spans is not None:
+                native.interval.low, native.interval.high = spans[number - first].tolist()
             check(lib.exo_demux_insert(self.native, native), f"binding {number}: {text}")
         self.bindings += len(rows)
         return np.arange(first, self.bindings, dtype=np.uint32)

@@ -197,3 +197,17 @@ def test_the_same_interval_twice() -> None:
     for n in range(1000, 1500):  # group frames: their breadth tells them apart
         line.add((n, 100, 9999, n))
     assert len(line.demux.match_all(line.frame(150), 4096)) == 501
+
+
+def test_one_within_that_lost_to_a_wider_of_its_size_inherits() -> None:
+    """Large intervals of nearly one size fix equally many bits, and then breadth decides."""
+    line = Line(4)
+    top = 3 << 29
+    line.add((0, 1, top - 1, 5))
+    line.add((1, 0, top, 1))
+    line.add((2, 1 << 30, (1 << 30) + 1, 9))
+    values = [0, 1, 1 << 30, top]
+    line.verify(values)
+    assert line.demux.classify([line.frame(value) for value in values]) == [1, 1, 2, 1]
+    line.remove(1)
+    line.verify(values)

@@ -99,9 +99,10 @@ def test_values_that_matter_are_no_holes(known: str, other: str) -> None:
 
 def seen(prepared: Prepared) -> tuple[object, ...]:
     """All that a bind takes from a filter."""
+    kinds = [(c.kind.masks, c.kind.guards, c.kind.plain, c.kind.field) for c in prepared.claims]
     claims = [
-        (c.kind.masks, c.kind.guards, c.kind.plain, c.values, c.shape.shape, c.excluded, c.low, c.high, c.rank, c.box)  # type: ignore[attr-defined]
-        for c in prepared.claims
+        (kind, c.values, c.span, bytes(c.shape), c.excluded, c.low, c.high, c.rank, c.box)
+        for kind, c in zip(kinds, prepared.claims, strict=True)
     ]
     boxes = [(ffi.buffer(native)[:], groups) for native, groups in prepared.boxes()]
     shapes = [shape.shape for shape in prepared.shapes]  # type: ignore[attr-defined]
