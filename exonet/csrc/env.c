@@ -91,6 +91,7 @@ void exo_env_close(struct exo_env *env) {
     if (env->kernel_fd >= 0) close(env->kernel_fd);
     if (env->libos_fd >= 0) close(env->libos_fd);
     free(env->placed);
+    exo_env_locals(env, NULL, 0, 0);
     env->kernel = NULL;
     env->libos = NULL;
     env->placed = NULL;

@@ -64,7 +64,7 @@ struct exo_env {
     uint32_t completion_put;
     uint32_t completion_seen;
     struct exo_placed *placed;        /* receive_entries of them */
-    struct exo_local local[64];
+    struct exo_demux *side[8];        /* by port, what it may send as boxes (localside.c); NULL: nothing */
     uint32_t locals;
     uint16_t vlan;           /* the 802.1Q VLAN that the operator put it on, before it registers anything; 0: none */
     uint32_t inline_ready;   /* an inline environment with something to do */
@@ -116,3 +116,6 @@ uint32_t exo_pages_free_count(const struct exo_pages *pages);
 int32_t exo_env_open(struct exo_env *env, uint32_t number, const struct exo_layout *layout, uint64_t seed);
 /* Unmaps both areas and closes their descriptors, not wake_fd. The LibOS's own mapping is its affair. Twice is harmless. */
 void exo_env_close(struct exo_env *env);
+/* Replaces what it may send; seed: of the demuxes' hashes. EXO_E_INVALID: too many, or an impossible one; EXO_E_FULL, EXO_E_MEMORY. Nothing
+ * is changed by a refusal. */
+int32_t exo_env_locals(struct exo_env *env, const struct exo_local *locals, uint32_t n, uint64_t seed);

@@ -203,7 +203,6 @@ int32_t exo_machine_env_kill(struct exo_machine *m, uint32_t number)
             exo_machine_unbind(m, m->list[slot][i / 2][i % 2].first);
     forget_groups(m, number);
     exo_pages_reclaim(m->pages, number);
-    env->locals = 0;
     m->wake_at[slot] = UINT64_MAX;
     env->state = EXO_ENV_DEAD;
     env->died = ++m->deaths;
@@ -355,11 +354,24 @@ int32_t exo_machine_unsubscribe(struct exo_machine *m, uint32_t env, uint32_t po
 int32_t exo_machine_locals(struct exo_machine *m, uint32_t env, const struct exo_local *locals, uint32_t n)
 {
     struct exo_env *to = live_env(m, env);
-    if (!to || n > EXO_MAX_LOCALS)
+    if (!to)
         return EXO_E_INVALID;
-    memcpy(to->local, locals, n * sizeof *locals);
-    to->locals = n;
-    return 0;
+    int32_t rc = exo_env_locals(to, locals, n, m->config.seed * 2 + 3);
+    m->local_changes += !rc;
+    return rc;
+}
+
+uint64_t exo_machine_local_changes(const struct exo_machine *m) { return m->local_changes; }
+
+struct exo_demux *exo_machine_next_locals(struct exo_machine *m, uint32_t *place)
+{
+    while (*place < (m->envs + 1) * EXO_MAX_PORTS) {
+        uint32_t here = (*place)++;
+        const struct exo_env *env = m->env[here / EXO_MAX_PORTS];
+        if (env && env->side[here % EXO_MAX_PORTS])
+            return env->side[here % EXO_MAX_PORTS];
+    }
+    return NULL;
 }
 
 void exo_machine_fate(struct exo_machine *m, const struct exo_frame *frame, int32_t reason, struct exo_env *env)

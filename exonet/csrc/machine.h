@@ -53,6 +53,10 @@ int32_t exo_machine_neighbour(struct exo_machine *machine, uint32_t env, uint32_
 int32_t exo_machine_forget_neighbour(struct exo_machine *machine, uint32_t env, uint32_t port, uint32_t family, const uint8_t *address);
 /* Replaces what an environment may send. */
 int32_t exo_machine_locals(struct exo_machine *machine, uint32_t env, const struct exo_local *locals, uint32_t n);
+/* Grows whenever that has happened: look for shapes without native code then. */
+uint64_t exo_machine_local_changes(const struct exo_machine *machine);
+/* The demux of the next local sides from *place on (0: the first), which is moved past them; NULL: there are no more. */
+struct exo_demux *exo_machine_next_locals(struct exo_machine *machine, uint32_t *place);
 
 /* Receive path, one burst of one queue: take, classify, place. Returns frames taken. */
 uint32_t exo_deliver_burst(struct exo_machine *machine, uint32_t port, uint32_t queue);
@@ -63,8 +67,9 @@ uint32_t exo_transmit_burst(struct exo_machine *machine, struct exo_env *env);
 /* Before pages are taken by force: what env has posted to transmit, up to the last descriptor that names one of them, leaves now. Not what
  * the LibOS leaves no room for: nobody waits for it. Receive needs no draining, for a copy never outlives its call. Returns frames taken. */
 uint32_t exo_transmit_drain(struct exo_machine *machine, struct exo_env *env, uint32_t first, uint32_t count);
-/* Does `frame` carry one of the local sides on its port? 0, or EXO_R_TRANSMIT_SPOOFED / _NOT_GRANTED. */
-int32_t exo_transmit_check(const struct exo_env *env, const struct exo_frame *frame);
+/* Does each of n <= EXO_BURST frames of one port carry one of the local sides there? reasons: 0, or
+ * EXO_R_TRANSMIT_SPOOFED / _NOT_GRANTED. */
+void exo_transmit_check(const struct exo_env *env, const struct exo_frame *frames, uint32_t n, int32_t *reasons);
 
 /* Why exo_machine_run came back. */
 enum exo_run_reason {

@@ -117,6 +117,7 @@ struct exo_machine {
     uint32_t ports;
     struct exo_env *env[EXO_MAX_ENVS];     /* by slot; [0] unused */
     uint32_t envs;                         /* highest slot in use */
+    uint64_t local_changes;                /* how often an environment was given other local sides */
     uint64_t deaths;
     struct binding *binding;
     uint32_t bindings;

@@ -71,9 +71,9 @@ uint64_t exo_nic_interrupt_due(const struct exo_nic *nic);
 void exo_nic_acknowledge(struct exo_nic *nic, uint64_t now);
 void exo_nic_unmask(struct exo_nic *nic, uint64_t now);
 
-/* Transmit: the NIC's own DMA buffer of n bytes for the next transmit descriptor, to gather a frame into; NULL: ring full. */
+/* Transmit: a DMA buffer of the NIC's own, of n bytes, to gather a frame into: the caller's until exo_nic_flush. NULL: ring full. */
 uint8_t *exo_nic_tx_buffer(struct exo_nic *nic, uint32_t n);
-/* Commits the last buffer as a frame for the wire; sent at exo_nic_flush. */
+/* Commits a frame that lies in such a buffer for the wire, sent at exo_nic_flush. A buffer that is not committed sends nothing. */
 void exo_nic_tx_commit(struct exo_nic *nic, const struct exo_frame *frame);
 /* Sends what was committed; returns how many the wire took; the rest is dropped as transmit.wire_full. */
 uint32_t exo_nic_flush(struct exo_nic *nic, struct exo_wire *wire, uint64_t now);

@@ -96,8 +96,8 @@ struct nic_transmit {
     struct exo_frame *frame;
     uint8_t *memory;
     uint32_t memory_size;
-    uint32_t used;           /* bytes of memory committed */
-    uint32_t gathering;      /* bytes of the buffer handed out and not committed */
+    uint32_t used;           /* bytes of memory handed out since the last flush */
+    uint32_t buffers;        /* how many buffers they are */
     uint32_t count;          /* frames committed since the last flush */
     uint32_t head;           /* TDH */
     uint32_t tail;           /* TDT */

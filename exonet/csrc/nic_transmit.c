@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The NIC's transmit side: frames are gathered into DMA memory of the NIC's own, committed to descriptors, and sent in one burst per
- * flush. Memory is handed out from the bottom after every flush, so a small burst stays in the same few cache lines.
+ * The NIC's transmit side: frames are gathered into DMA memory of the NIC's own, those that may leave are committed to descriptors, and
+ * sent in one burst per flush. Memory is handed out from the bottom after every flush, so a small burst stays in the same few cache lines.
  * What the caller checks is the gathered copy, and only it leaves (SEMANTICS R10).
  * Reference: 82576 datasheet 7.2 (transmit).
  */
@@ -12,28 +12,29 @@ enum { TX_MASK = EXO_NIC_TX_DESCRIPTORS - 1 };
 uint8_t *exo_nic_tx_buffer(struct exo_nic *nic, uint32_t n)
 {
     struct nic_transmit *tx = &nic->tx;
-    if (tx->count == TX_MASK || n > tx->memory_size - tx->used)
+    if (tx->buffers == TX_MASK || n > tx->memory_size - tx->used)
         return NULL;
-    tx->gathering = n;
-    return tx->memory + tx->used;
+    uint8_t *buffer = tx->memory + tx->used;
+    uint32_t taken = (n + NIC_TX_ALIGN - 1) & ~(uint32_t)(NIC_TX_ALIGN - 1);
+    tx->used += taken < tx->memory_size - tx->used ? taken : tx->memory_size - tx->used;
+    tx->buffers++;
+    return buffer;
 }
 
 void exo_nic_tx_commit(struct exo_nic *nic, const struct exo_frame *frame)
 {
     struct nic_transmit *tx = &nic->tx;
-    if (!tx->gathering || frame->len > tx->gathering)
+    uintptr_t at = (uintptr_t)frame->data - (uintptr_t)tx->memory;
+    if (!frame->len || at >= tx->used || frame->len > tx->used - at || tx->count == TX_MASK)
         return;
     struct exo_frame *committed = &tx->frame[tx->count++];
     *committed = *frame;
-    committed->data = tx->memory + tx->used;
     committed->port = nic->port;
     union nic_tx_descriptor *descriptor = &tx->ring[tx->tail];
-    descriptor->data.address = tx->used;
+    descriptor->data.address = at;
     descriptor->data.command_length = (uint32_t)NIC_TX_DATA | NIC_TX_EOP | NIC_TX_RS | (frame->len & 0xffff);
     descriptor->data.status = 0;
     tx->tail = (tx->tail + 1) & TX_MASK;
-    tx->used += (frame->len + NIC_TX_ALIGN - 1) & ~(uint32_t)(NIC_TX_ALIGN - 1);
-    tx->gathering = 0;
 }
 
 /* What the wire took: counters, and the fate of each. */
@@ -63,8 +64,6 @@ static void complete(struct exo_nic *nic)
         __atomic_store_n(&tx->ring[tx->head].data.status, NIC_DD, __ATOMIC_RELEASE);
     nic->counters.tx_descriptors += tx->count;
     tx->count = 0;
-    tx->used = 0;
-    tx->gathering = 0;
     nic_raise(nic, NIC_TXDW, nic->now);
 }
 
@@ -73,6 +72,7 @@ uint32_t exo_nic_flush(struct exo_nic *nic, struct exo_wire *wire, uint64_t now)
     struct nic_transmit *tx = &nic->tx;
     uint32_t count = tx->count;
     nic->now = now;
+    tx->used = tx->buffers = 0;
     if (count == 0)
         return 0;
     int32_t took = wire ? wire->send(wire, tx->frame, count, now) : EXO_E_END;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The transmit path of the kernel: a LibOS's descriptors are taken one by one, the frame is gathered into the NIC's own buffer, and
- * that copy is checked and leaves, or is switched to another environment of the port (SEMANTICS R8, R10, R11).
+ * The transmit path of the kernel: a LibOS's descriptors are taken one by one, their frames are gathered into the NIC's own buffers, and
+ * a run of such copies is checked in one go; each leaves, or is switched to another environment of the port (SEMANTICS R8, R10, R11).
  * Use time only: whatever the LibOS wrote ends in a frame sent or in a counter.
  */
 #include <sys/socket.h>
@@ -79,13 +79,26 @@ static int completion_room(struct exo_env *env, uint32_t wanted)
     return env->layout.completion_entries - (env->completion_put - env->completion_seen) >= wanted;
 }
 
-static void complete(struct exo_env *env, const struct exo_transmit *chain, uint32_t pieces, int32_t status)
+static struct exo_completion *completion_at(const struct exo_env *env, uint32_t place)
 {
     struct exo_completion *ring = (struct exo_completion *)((uint8_t *)env->kernel + env->layout.completion_offset);
+    return &ring[place & (env->layout.completion_entries - 1)];
+}
+
+/* Not seen by the LibOS before transmit_some is through, so that refuse() can still change them. */
+static void complete(struct exo_env *env, const struct exo_transmit *chain, uint32_t pieces)
+{
     for (uint32_t i = 0; i < pieces; i++)
-        ring[env->completion_put++ & (env->layout.completion_entries - 1)] =
-            (struct exo_completion){.cookie = chain[i].cookie, .status = status};
+        *completion_at(env, env->completion_put++) = (struct exo_completion){.cookie = chain[i].cookie};
     env->transmit_taken += pieces;
+}
+
+/* The frame does not leave; its completions, from `place` on, say why. */
+static void refuse(struct exo_machine *m, struct exo_env *env, const struct exo_frame *frame, uint32_t place, uint32_t pieces, int32_t reason)
+{
+    for (uint32_t i = 0; i < pieces; i++)
+        completion_at(env, place + i)->status = -reason;
+    exo_machine_fate(m, frame, reason, env);
 }
 
 /* The total length where every piece lies in a pinned page of the sender's own, else 0. */
@@ -146,39 +159,84 @@ static void forward(struct exo_machine *m, struct exo_env *env, struct exo_frame
     switch_locally(p, frame, now);
 }
 
-static int32_t transmit_one(struct exo_machine *m, struct exo_env *env, const struct exo_transmit *chain, uint32_t pieces, uint64_t now)
+/* Copies of one port that lie in its NIC's buffers and are not checked yet. */
+struct run {
+    uint32_t n;
+    struct exo_frame frame[EXO_BURST];
+    uint32_t place[EXO_BURST];   /* of its first completion */
+    uint32_t pieces[EXO_BURST];
+};
+
+/* The run is checked (R11) and leaves, in its order; it is empty then. */
+static void send_run(struct exo_machine *m, struct exo_env *env, struct run *run, uint64_t now)
+{
+    int32_t reason[EXO_BURST];
+    exo_transmit_check(env, run->frame, run->n, reason);
+    for (uint32_t i = 0; i < run->n; i++) {
+        if (reason[i])
+            refuse(m, env, &run->frame[i], run->place[i], run->pieces[i], reason[i]);
+        else
+            forward(m, env, &run->frame[i], now);
+    }
+    run->n = 0;
+}
+
+/* A buffer of the port's NIC, which is emptied for it where it has to be: of the run first, for that lies there too. */
+static uint8_t *buffer_for(struct exo_machine *m, struct exo_env *env, struct run *run, struct port *p, uint32_t length, uint64_t now)
+{
+    uint8_t *to = exo_nic_tx_buffer(p->nic, length);
+    if (to)
+        return to;
+    send_run(m, env, run, now);
+    exo_nic_flush(p->nic, p->wire, now);
+    return exo_nic_tx_buffer(p->nic, length);
+}
+
+/* Copies the chain's frame to where nobody else can write. 0, or why that cannot be. */
+static int32_t gather(struct exo_machine *m, struct exo_env *env, struct run *run, struct exo_frame *frame,
+                      const struct exo_transmit *chain, uint32_t pieces)
+{
+    uint32_t length = chain[0].port < m->ports ? chain_length(m, env, chain, pieces) : 0;
+    struct port *p = &m->port[frame->port];
+    if (!length)
+        return EXO_R_TRANSMIT_BAD_DESCRIPTOR;
+    if (length > p->config.max_frame)
+        return EXO_R_TRANSMIT_TOO_LONG;
+    uint8_t *to = buffer_for(m, env, run, p, length, frame->ts);
+    if (!to)
+        return EXO_R_TRANSMIT_WIRE_FULL;
+    for (uint32_t i = 0, at = 0; i < pieces; at += chain[i++].length)
+        memcpy(to + at, m->pages->page[chain[i].page].address + chain[i].offset, chain[i].length);
+    frame->data = to;
+    frame->len = frame->wire_len = length;
+    /* The checksum may be put anywhere in the frame, so the frame is checked with it in (R10). */
+    if (chain[0].flags & EXO_F_NEEDS_CSUM && !finish_checksum(to, length, &chain[0]))
+        return EXO_R_TRANSMIT_BAD_DESCRIPTOR;
+    return 0;
+}
+
+/* Takes the next frame into the run; a run ends before a frame of another port, and before one that is refused at once. */
+static void transmit_one(struct exo_machine *m, struct exo_env *env, struct run *run, const struct exo_transmit *chain, uint32_t pieces,
+                         uint64_t now)
 {
     struct exo_frame frame = {.ts = now, .id = env->submitted++, .sender = env->number};
     frame.port = chain[0].port < m->ports ? chain[0].port : 0;
+    if (run->n && run->frame->port != frame.port)
+        send_run(m, env, run, now);
     m->ledger.in[EXO_S_TRANSMIT]++;
-    uint32_t length = chain[0].port < m->ports ? chain_length(m, env, chain, pieces) : 0;
-    int32_t reason = length ? 0 : EXO_R_TRANSMIT_BAD_DESCRIPTOR;
-    struct port *p = &m->port[frame.port];
-    if (!reason && length > p->config.max_frame)
-        reason = EXO_R_TRANSMIT_TOO_LONG;
-    if (!reason) {
-        uint8_t *to = exo_nic_tx_buffer(p->nic, length);
-        if (!to) {
-            exo_nic_flush(p->nic, p->wire, now);
-            to = exo_nic_tx_buffer(p->nic, length);
-        }
-        if (!to)
-            reason = EXO_R_TRANSMIT_WIRE_FULL;
-        for (uint32_t i = 0, at = 0; to && i < pieces; at += chain[i++].length)
-            memcpy(to + at, m->pages->page[chain[i].page].address + chain[i].offset, chain[i].length);
-        frame.data = to;
-        frame.len = frame.wire_len = length;
+    int32_t reason = gather(m, env, run, &frame, chain, pieces);
+    uint32_t place = env->completion_put;
+    complete(env, chain, pieces);
+    if (reason) {
+        send_run(m, env, run, now);
+        refuse(m, env, &frame, place, pieces, reason);
+        return;
     }
-    /* The checksum may be put anywhere in the frame, so the frame is checked with it in (R10). */
-    if (!reason && chain[0].flags & EXO_F_NEEDS_CSUM && !finish_checksum((uint8_t *)(uintptr_t)frame.data, length, &chain[0]))
-        reason = EXO_R_TRANSMIT_BAD_DESCRIPTOR;
-    if (!reason)
-        reason = exo_transmit_check(env, &frame);
-    if (reason)
-        exo_machine_fate(m, &frame, reason, env);
-    else
-        forward(m, env, &frame, now);
-    return reason;
+    run->frame[run->n] = frame;
+    run->place[run->n] = place;
+    run->pieces[run->n++] = pieces;
+    if (run->n == EXO_BURST)
+        send_run(m, env, run, now);
 }
 
 uint32_t exo_transmit_some(struct exo_machine *m, struct exo_env *env, uint32_t max)
@@ -186,15 +244,15 @@ uint32_t exo_transmit_some(struct exo_machine *m, struct exo_env *env, uint32_t 
     if (!exo_transmit_waiting(env))
         return 0;
     struct exo_transmit chain[MOST_PIECES];
+    struct run run;
+    run.n = 0;
     uint32_t n = 0, pieces;
     uint64_t now = exo_now(m);
     env->stuck_put = word(&env->libos->transmit_put);
     env->stuck_taken = word(&env->libos->completion_taken);
-    while (n < max && (pieces = read_chain(env, chain)) && completion_room(env, pieces)) {
-        int32_t reason = transmit_one(m, env, chain, pieces, now);
-        complete(env, chain, pieces, -reason);
-        n++;
-    }
+    for (; n < max && (pieces = read_chain(env, chain)) && completion_room(env, pieces); n++)
+        transmit_one(m, env, &run, chain, pieces, now);
+    send_run(m, env, &run, now);
     env->stuck = !n;
     if (!n)
         return 0;

@@ -36,6 +36,7 @@ class Compiler(Closing):
         self._events = events or EventLog()
         self._cores = cores or Cores(None)
         self._seen: dict[tuple[int, int], int] = {}
+        self._seen_locals = 0
         self._code: dict[Form, NativeCode] = {}
         self._under_way: set[Form] = set()
         self._failed: set[Form] = set()
@@ -67,6 +68,11 @@ class Compiler(Closing):
             if self._seen.get(where) != generation:
                 self._seen[where] = generation
                 self._supply(demux)
+        changes = lib.exo_machine_local_changes(self._native)
+        if self._seen_locals != changes:
+            self._seen_locals = changes
+            for demux in self._local_demuxes():
+                self._supply(demux)
 
     def _supply(self, demux: Any) -> None:
         for form in list(_without_code(demux)):
@@ -89,7 +95,7 @@ class Compiler(Closing):
                 continue
             self._code[form] = code
             self.compiled += 1
-            for _, demux in self._demuxes():
+            for demux in self._all_demuxes():
                 code.install(demux)
             self._events.write(ShapeCompiled(str(form), took_ns, ""))
 
@@ -111,11 +117,21 @@ class Compiler(Closing):
                     return
                 yield (port, snoop), demux
 
+    def _local_demuxes(self) -> Iterator[Any]:
+        """Those of what environments may send (R11): of each and of each port its own, mostly of the same few forms."""
+        place = ffi.new("uint32_t *")
+        while (demux := lib.exo_machine_next_locals(self._native, place)) != ffi.NULL:
+            yield demux
+
+    def _all_demuxes(self) -> Iterator[Any]:
+        yield from (demux for _, demux in self._demuxes())
+        yield from self._local_demuxes()
+
     def _forget_some(self) -> None:
         """Code that no demux uses goes when there is too much of it."""
         if len(self._code) < KEPT:
             return
-        used = {form for _, demux in self._demuxes() for form in _forms(demux)}
+        used = {form for demux in self._all_demuxes() for form in _forms(demux)}
         self._code = {form: code for form, code in self._code.items() if form in used}
         self._failed &= used
 

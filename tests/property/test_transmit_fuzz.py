@@ -28,7 +28,7 @@ from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 from scapy.layers.sctp import SCTP
 from scapy.packet import Packet, Raw
 
-from exonet.abi import ffi, lib
+from exonet.abi import check, ffi, lib
 
 OWN, ALIEN = "02:00:00:00:00:01", "02:00:00:00:00:66"
 NET4, NET6 = IPv4Network("10.0.0.4/30"), IPv6Network("fd00::4/126")
@@ -67,13 +67,17 @@ def verdict() -> Iterator[Any]:
 
     def ask(rows: list[dict[str, Any]], data: bytes, port: int = 0) -> int:
         if installed[0] is not rows:
-            env.local, env.locals, installed[0] = rows, len(rows), rows
+            check(lib.exo_env_locals(env, rows, len(rows), 7), "local sides")
+            installed[0] = rows
         held = ffi.new("uint8_t[]", len(data))
         ffi.memmove(held, data, len(data))
         frame = ffi.new("struct exo_frame *", {"data": held, "len": len(data), "wire_len": len(data), "port": port})
-        return int(lib.exo_transmit_check(env, frame))
+        reason = ffi.new("int32_t *")
+        lib.exo_transmit_check(env, frame, 1, reason)
+        return reason[0]
 
     yield ask
+    check(lib.exo_env_locals(env, ffi.NULL, 0, 0), "no local sides")
 
 
 def own4(text: str) -> bool:

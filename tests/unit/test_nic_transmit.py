@@ -21,7 +21,8 @@ def commit(rig, data, sender=1):
     if buffer == ffi.NULL:
         return False
     ffi.memmove(buffer, data, len(data))
-    frame = ffi.new("struct exo_frame *", {"len": len(data), "wire_len": len(data), "sender": sender, "id": 7})
+    fields = {"data": buffer, "len": len(data), "wire_len": len(data), "sender": sender, "id": 7}
+    frame = ffi.new("struct exo_frame *", fields)
     lib.exo_nic_tx_commit(rig.nic.native, frame)
     return True
 
@@ -84,15 +85,26 @@ def test_dma_memory_runs_out_and_comes_back(rig):
     assert commit(rig, big)
 
 
-def test_a_buffer_asked_for_again_replaces_the_last(rig):
+def test_buffers_that_are_not_committed_leave_holes(rig):
     wire = ListWire()
-    first = lib.exo_nic_tx_buffer(rig.nic.native, 100)
-    assert lib.exo_nic_tx_buffer(rig.nic.native, 60) == first
-    frame = ffi.new("struct exo_frame *", {"len": 61, "wire_len": 61})
-    lib.exo_nic_tx_commit(rig.nic.native, frame)
-    assert flush(rig, wire) == 0, "more than was asked for is not committed"
-    commit(rig, ethernet())
-    assert flush(rig, wire) == 1
+    buffers = [lib.exo_nic_tx_buffer(rig.nic.native, 100) for _ in range(3)]
+    for last, (buffer, length) in enumerate(zip(buffers, (100, 90, 80), strict=True)):
+        ffi.memmove(buffer, bytes([last]) * length, length)
+    for which in (0, 2):
+        frame = ffi.new("struct exo_frame *", {"data": buffers[which], "len": 80, "wire_len": 80})
+        lib.exo_nic_tx_commit(rig.nic.native, frame)
+    assert flush(rig, wire) == 2
+    assert wire.sent == [bytes(80), b"\2" * 80]
+    assert lib.exo_nic_tx_buffer(rig.nic.native, 60) == buffers[0], "a flush takes all of them back"
+    assert flush(rig, wire) == 0
+
+
+def test_what_lies_in_no_buffer_is_not_committed(rig):
+    buffer = lib.exo_nic_tx_buffer(rig.nic.native, 64)
+    for at, length in ((0, 65), (1, 64), (64, 1), (-1, 1)):
+        frame = ffi.new("struct exo_frame *", {"data": buffer + at, "len": length, "wire_len": length})
+        lib.exo_nic_tx_commit(rig.nic.native, frame)
+    assert flush(rig, ListWire()) == 0
 
 
 def test_a_commit_without_a_buffer_does_nothing(rig):
