@@ -324,3 +324,40 @@ def test_the_compiler_leaves_a_single_other_core_to_the_liboses() -> None:
     assert os.sched_getaffinity(0) == allowed
     with Cores(None).compiler():
         assert os.sched_getaffinity(0) == allowed
+
+
+def local(last: int) -> dict[str, Any]:
+    address = bytes([10, 0, 0, last]) + bytes(12)
+    return {"mac": bytes([2, 0, 0, 0, 0, last]), "family": 4, "address": address, "prefix": 32, "port_high": 65535}
+
+
+def local_demuxes(desk: Desk) -> list[Any]:
+    place = ffi.new("uint32_t *")
+    return list(iter(lambda: lib.exo_machine_next_locals(desk.native, place), ffi.NULL))
+
+
+def natively(demux: Any) -> list[bool]:
+    form = ffi.new("struct exo_form *")
+    found = [lib.exo_demux_form(demux, place, form) for place in range(lib.EXO_MAX_SHAPES)]
+    return [bool(each) for each in found if each >= 0]
+
+
+def test_r11_local_sides_of_many_environments_are_compiled_once(desk: Desk) -> None:
+    layout = ffi.new("struct exo_layout *")
+    for entries in ("fill", "receive", "transmit", "completion"):
+        setattr(layout, f"{entries}_entries", 8)
+    numbers = [check(lib.exo_machine_env(desk.native, layout, -1), "environment") for _ in range(3)]
+    assert local_demuxes(desk) == []
+    for number in numbers[:2]:
+        check(lib.exo_machine_locals(desk.native, number, [local(number)], 1), "local sides")
+    desk.settle()
+    first, second = local_demuxes(desk)
+    assert (natively(first), natively(second)) == ([True] * 3, [True] * 3)
+    assert desk.compiler.compiled == 3
+    check(lib.exo_machine_locals(desk.native, numbers[2], [local(9)], 1), "local sides")
+    check(lib.exo_machine_locals(desk.native, numbers[0], [local(7)], 1), "local sides")
+    desk.compiler.look()
+    assert not desk.compiler.pending and desk.compiler.compiled == 3
+    assert [natively(demux) for demux in local_demuxes(desk)] == [[True] * 3] * 3
+    check(lib.exo_machine_env_kill(desk.native, numbers[1]), "kill")
+    assert len(local_demuxes(desk)) == 2
