@@ -253,8 +253,13 @@ class Environments:
 
     def _lost(self, env: Environment, token: bytes) -> None:
         env.tokens.remove(token)
-        if env.alive:
+        if not env.alive:
+            return
+        try:
             self.refresh_locals(env)
+        except Exception:
+            self.machine.locals(env.number, [])  # what was taken away must not stay in force: rather none at all
+            raise
 
     def refresh_locals(self, env: Environment) -> None:
         """What it may send is the union of the local sides of its live WIRE capabilities with TRANSMIT (R11)."""

@@ -16,7 +16,8 @@ __all__ = ["InlineKernel"]
 
 class InlineKernel:
     """`gate.client.InlineGate(InlineKernel(dispatcher, env))` is an inline environment's gate. bound: called after it
-    has bound something; the control socket of a process wakes the machine's loop by itself.
+    has bound something, or changed what may be sent; the control socket of a process wakes the machine's loop by
+    itself.
     """
 
     def __init__(self, dispatcher: Dispatcher, env: Environment, bound: Callable[[], None] | None = None) -> None:
@@ -29,7 +30,7 @@ class InlineKernel:
     def call(self, request: Request) -> tuple[dict[str, Any], list[int]]:
         """Descriptors are duplicates: the caller's to close."""
         answer = self._dispatcher.handle(self._env, request)
-        if request.op is Op.BIND and self._bound is not None:
+        if request.op in (Op.BIND, Op.DELEGATE, Op.REVOKE) and self._bound is not None:
             self._bound()
         return answer.fields, [os.dup(fd) for fd in answer.fds]
 

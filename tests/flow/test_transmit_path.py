@@ -285,3 +285,30 @@ def test_a_full_wire_is_counted() -> None:
     bench.run()
     assert bench.drops() == {"sent": 1, "transmit.wire_full": 1}
     bench.close()
+
+
+def test_r11_each_frame_of_a_burst_has_its_own_fate(bench: Bench) -> None:
+    """One look at the ring takes good frames, foreign ones, bad descriptors and chains for two ports, in any order."""
+    port = bench.attach(ScriptWire(), promiscuous=0)
+    libos = FakeLibOS(bench)
+    second = LOCAL4 | {"address": bytes([10, 0, 9, 9]) + bytes(12), "port": port}
+    libos.locals(LOCAL4, second)
+    good = [bytes(Ether(**OUT) / IP(src=HOST, dst=PEER) / Raw(bytes([i]) * 40)) for i in range(4)]
+    there = bytes(Ether(**OUT) / IP(src="10.0.9.9", dst=PEER) / Raw(b"there" * 8))
+    spoofed, bad = -lib.EXO_R_TRANSMIT_SPOOFED, -lib.EXO_R_TRANSMIT_BAD_DESCRIPTOR
+    plan = [(good[0], 0, 0), (there, 0, spoofed), (good[1], 0, 0), (good[2], port, spoofed), (there, port, 0)]
+    plan += [(b"", 0, bad), (good[2], 0, 0), (there, port, 0), (good[3], 9, bad), (good[3], 0, 0), (there, 0, spoofed)]
+    for cookie, (data, where, _) in enumerate(plan):
+        page, offset = libos.first + cookie // 8, 512 * (cookie % 8)
+        libos.memory(page, offset, len(data))[:] = data
+        half = len(data) // 2
+        if cookie % 2:
+            libos.describe(page=page, offset=offset, length=half, port=where, flags=lib.EXO_F_MORE, cookie=cookie)
+            libos.describe(page=page, offset=offset + half, length=len(data) - half, port=where, cookie=cookie)
+        else:
+            libos.describe(page=page, offset=offset, length=len(data), port=where, cookie=cookie)
+    bench.run()
+    told = [(cookie, status) for cookie, (_, _, status) in enumerate(plan) for _ in range(1 + cookie % 2)]
+    assert libos.completions() == told
+    assert [wire.sent for wire in bench.wires] == [good, [there, there]]  # type: ignore[attr-defined]
+    assert bench.drops() == {"sent": 6, "transmit.spoofed": 3, "transmit.bad_descriptor": 2}

@@ -348,6 +348,22 @@ class TestWire:
         kernel.authority.revoke(kernel.authority.authentic(web.token(Resource.WIRE)).identifier)
         assert mine[web.env.number] == []
 
+    def test_r14_a_side_taken_away_ends_even_where_the_rest_cannot_be_made(
+        self, kernel: FakeKernel, web: Side, dns: Side, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        child = web.gate.delegate(web.token(Resource.WIRE), dns.env.number)
+        whole = kernel.machine.locals
+
+        def without_memory(env: int, sides: list[LocalSide]) -> None:
+            if sides:
+                raise ExhaustedError(f"environment {env}: {len(sides)} local sides: no memory")
+            whole(env, sides)
+
+        monkeypatch.setattr(kernel.machine, "locals", without_memory)
+        with pytest.raises(ExhaustedError):
+            web.gate.revoke(child)
+        assert kernel.machine.local_sides[dns.env.number] == []
+
     def test_r11_without_the_right_there_is_no_local_side(self, kernel: FakeKernel, web: Side) -> None:
         env = kernel.environments.open("mute", Mode.INLINE)
         side = LocalSide(mac_bytes("02:00:00:00:00:09"))
