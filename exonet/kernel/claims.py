@@ -332,13 +332,14 @@ def _ruler(asking: Kind, asked: Kind) -> Ruler | None:
 class _Group:
     """The claims of one kind."""
 
-    __slots__ = ("entries", "kind", "meetings", "most", "projections", "table")
+    __slots__ = ("asked", "entries", "kind", "meetings", "most", "projections", "table")
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
         self.table: dict[tuple[int, ...], tuple[Entry, ...]] = {}
         self.projections: dict[By, Projection] = {}
         self.meetings: dict[_Group, _Meeting] = {}
+        self.asked: dict[By, int] = {}  # by how many groups through each projection
         self.entries = 0
         self.most = 0.0  # the greatest volume of an owner of any of them, since it was last empty
 
@@ -374,13 +375,19 @@ class _Group:
                     _put(found, by, entry)
         return found
 
+    def meet(self, other: "_Group") -> None:
+        """From now on it asks the other one."""
+        meeting = self.meetings[other] = _Meeting(self.kind, other)
+        other.asked[meeting.by] = other.asked.get(meeting.by, 0) + 1
+
     def forget(self, gone: "_Group") -> None:
         """Without a group, and without the projection that nobody else asks through."""
-        dropped = self.meetings.pop(gone)
-        del dropped
-        asked = {meeting.by for other in self.meetings for meeting in (other.meetings.get(self),) if meeting}
-        for by in [by for by in self.projections if by not in asked]:
-            del self.projections[by]
+        del self.meetings[gone]
+        by = gone.meetings[self].by
+        self.asked[by] -= 1
+        if not self.asked[by]:
+            del self.asked[by]
+            self.projections.pop(by, None)
 
 
 def _put(projection: Projection, by: By, entry: Entry) -> None:
@@ -453,8 +460,9 @@ class Claims:
         if found is None:
             found = self._groups[kind] = _Group(kind)
             for group in self._groups.values():
-                found.meetings[group] = _Meeting(kind, group)
-                group.meetings[found] = _Meeting(group.kind, found)
+                found.meet(group)
+                if group is not found:
+                    group.meet(found)
             self._rest(kind)
         return found
 
