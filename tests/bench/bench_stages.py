@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from exonet.abi import lib
@@ -177,18 +178,19 @@ def stages(context: Context) -> Iterator[Figure]:
 
 
 def _measured(context: Context, sampler: Sampler, environments: int, process: bool, name: str) -> Iterator[Figure]:
-    file, specs, loops = spread_trace(context, environments, process=process)
+    made = spread_trace(context, environments, process=process)
     taken: dict[str, list[float]] = {stage: [] for stage in STAGES}
     whole, rates = [], []
-    with Trace.load(file) as trace:
+    with Trace.load(made.file) as trace:
+        go = partial(deliver, trace, made.loops, context.seed, made.specs, shares=made.shares)
         for _ in context.repeat():
-            run = deliver(trace, loops, context.seed, specs, apart=process, profile=sampler)
+            run = go(apart=process, profile=sampler)
             each = run.kernel_seconds * 1e9 / run.frames
             whole.append(each)
             rates.append(run.rate)
             for stage, share in shares(sampler).items():
                 taken[stage].append(share * each)
-    details = {"bindings": sum(len(spec.bindings) for spec in specs), "rates": rates, "burst": lib.EXO_BURST}
+    details = {"bindings": sum(len(spec.bindings) for spec in made.specs), "rates": rates, "burst": lib.EXO_BURST}
     yield Figure(f"{name}: kernel thread", "ns/frame", tuple(whole), details=details)
     for stage, values in taken.items():
         if any(values):

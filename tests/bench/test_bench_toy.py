@@ -17,6 +17,8 @@ from tests.bench.bench_demux import CONNECTED
 from tests.bench.bench_demux_cases import Table, flow_text, flows, works
 from tests.bench.bench_demux_peers import Libpcaps, Ours, rte_acl
 from tests.bench.bench_frames import SIZE, checksum, udp_frame, write_trace
+from tests.bench.bench_path import deliver
+from tests.bench.bench_spread import spread_trace
 
 
 def rows():
@@ -73,6 +75,16 @@ def test_generated_trace_can_repeat_its_frames(tmp_path):
     with Trace.load(write_trace(tmp_path / "x.pcap", 250, distinct=100)) as trace:
         frames = [bytes(frame) for frame in trace]
     assert (len(frames), len(set(frames))) == (250, 100)
+
+
+def test_frames_that_two_sinks_had_of_each_other_give_no_figure(tmp_path):
+    made = spread_trace(Context(tmp_path, toy=True), 2, process=False)
+    first, second = made.specs
+    swapped = [replace(first, bindings=second.bindings), replace(second, bindings=first.bindings)]
+    with Trace.load(made.file) as trace:
+        assert deliver(trace, 2, 1, made.specs, shares=made.shares).frames == 2 * len(trace)
+        with pytest.raises(RunError, match="sink0 consumed"):
+            deliver(trace, 2, 1, swapped, shares=made.shares)
 
 
 @pytest.mark.parametrize("peer", ["ours", "libpcap", "rte_acl"])
