@@ -94,8 +94,8 @@ def deliver(
 ) -> Delivery:
     """Replays `trace` at top speed into sinks. RunError unless every byte of every frame arrived where it should.
 
-    shares: of one loop, by the sink's name; None: there is one, which has all. apart: the kernel has the first core, the
-    sinks share the others. profile: a context manager around the run alone.
+    shares: of one loop, by the sink's name; None: there is one, which has all. apart: the kernel has the first core,
+    the sinks share the others. profile: a context manager around the run alone.
     """
     if shares is None:
         (spec,) = specs

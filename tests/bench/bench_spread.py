@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The whole receive path with many owners: a trace in memory to sinks in processes, 1,000 bindings of two shapes, beside
-testpmd. Each sink must have had its own frames, by their digest, and no other's.
+"""The whole receive path with many owners: a trace in memory to sinks in processes, 1,000 bindings of two shapes,
+beside testpmd. Each sink must have had its own frames, by their digest, and no other's.
 """
 
 import os
@@ -27,7 +27,7 @@ LAST_BYTE = 33
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A trace over all bindings of some sinks, the sinks, what each is to have of one loop, and how often to play it."""
+    """A trace over all bindings of some sinks, the sinks, what each is to have of one loop, and how many there are."""
 
     file: Path
     specs: list[LibOSSpec]
