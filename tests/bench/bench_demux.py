@@ -12,6 +12,7 @@ import numpy as np
 
 from exonet.filters.native import available
 from exonet.lab.bench import Context, Figure, Skip, Target, ratio
+from tests.bench.bench_demux_attack import attack
 from tests.bench.bench_demux_cases import (
     TCP,
     UDP,
@@ -28,7 +29,6 @@ from tests.bench.bench_demux_cases import (
     port_ranges,
     works,
 )
-from tests.bench.bench_demux_attack import attack
 from tests.bench.bench_demux_peers import Libpcaps, Ours, RteAcl, rte_acl
 
 TARGETS = {"resident": 8, "uniform": 15, "streaming": 20}

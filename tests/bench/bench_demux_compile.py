@@ -9,6 +9,7 @@ from exonet.clock import Stopwatch
 from exonet.errors import RunError
 from exonet.filters.native import available
 from exonet.lab.bench import Context, Figure, Skip, Target
+from tests.bench.bench_compile_live import live
 from tests.bench.bench_demux_cases import SIZE, UDP, Bytes, Table, ip4_frames, ip6_frames, numbers
 
 MOST_MS = 25
@@ -23,7 +24,7 @@ def _shape(number: int) -> str:
 
 
 def compile_(context: Context) -> Iterator[Figure]:
-    """A new shape to native code that answers, ms, with one shape and with 200 in the same demux"""
+    """A new shape to native code that answers, ms, with one shape and with 200 in the same demux; on a running machine"""
     if not available():
         raise Skip("llvmlite is not installed: pip install 'exonet[native]'")
     frame = ip4_frames(numbers(1), protocol=UDP)
@@ -39,6 +40,7 @@ def compile_(context: Context) -> Iterator[Figure]:
         yield Figure(f"{name}: slowest of {context.size(NEW, 2)}", "ms", tuple(worst))
     wide = tuple(_added(context, 1, [(WIDE, ip6_frames(numbers(1)))])[0] for _ in context.repeat())
     yield Figure("IPv6 4-tuple", "ms", wide, Target(MOST_MS, at_most=True))
+    yield from live(context)
 
 
 def _added(context: Context, present: int, new: list[tuple[str, Bytes]]) -> list[float]:
