@@ -3,12 +3,14 @@
 hold.
 """
 
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from exonet.abi import check, ffi, lib
 from exonet.errors import RunError
+from exonet.filters.fields import Expression, Ip, Tcp
 from exonet.filters.libpcap import Libpcap
 from exonet.hardware.nic import NicConfig
 from exonet.kernel.binding import Bindings
@@ -73,6 +75,14 @@ def network(number: int) -> str:
 #: Filters with an interval that are bound prepared, all of them under one key: name, text by number.
 INTERVALS = (("port range", port_range), ("source network", network))
 
+
+def of_host(number: int, host: int) -> Expression:
+    """A connected socket of an environment's own address, as a Python expression."""
+    source = f"10.{1 + (number >> 16)}.{number >> 8 & 255}.{number & 255}"
+    target = f"10.0.1.{host}"
+    return (Ip.src == source) & (Ip.dst == target) & (Tcp.sport == 1024 + number % 50_000) & (Tcp.dport == 80)
+
+
 #: Filters that are bound from text: name, text by number, whether it has a target.
 TEXTS = (
     ("TCP IPv4 4-tuple", connected, True),
@@ -106,6 +116,16 @@ def with_desk(use: Callable[[Desk], Iterator[Figure]], region: str | None = REGI
         scope = Scope(port=port, region=region)
         token = machine.environments.grant(env, Resource.FILTER, Right.BIND | Right.GRANT, scope)
         yield from use(Desk(machine, env, token))
+
+
+def _desks(desk: Desk) -> list[Desk]:
+    """Eight environments of the desk's machine, each with an address of its own as its region."""
+    environments, desks = desk.machine.environments, []
+    for host in range(8):
+        env = environments.open(f"web{host}", Mode.INLINE, quota=QUOTA)
+        scope = Scope(port=0, region=f"tcp and dst host 10.0.1.{host}")
+        desks.append(Desk(desk.machine, env, environments.grant(env, Resource.FILTER, Right.BIND, scope)))
+    return desks
 
 
 def bind(context: Context) -> Iterator[Figure]:
@@ -176,8 +196,26 @@ def bind(context: Context) -> Iterator[Figure]:
             more.append(prepared(desk, written) - compiled(written))
         yield Figure("ready from text beyond libpcap's compile, host and port", "us", tuple(more))
 
+    def several(desk: Desk) -> Iterator[Figure]:
+        desks, rounds = _desks(desk), context.size(2_000, 24)
+        for number in range(context.size(LIVE, 48)):
+            each = desks[number % len(desks)]
+            each.bindings.bind(each.env, of_host(number, number % len(desks)), each.token)
+        live = len(desk.bindings)
+        fresh = [[desk.bindings.prepare(of_host(live + n, host)) for n in range(rounds // 8)] for host in range(8)]
+        for prepared_ones in fresh:
+            for one in prepared_ones:
+                one.boxes()
+        made = []
+        for _ in context.repeat():
+            made.append(statistics.median(churn(d, some)[0] for d, some in zip(desks, fresh, strict=True)))
+        details = {"live": live, "environments": len(desks)}
+        target = Target(20, at_most=True)
+        yield Figure("prepared bind, Python expression, 8 environments", "us", tuple(made), target, details)
+
     yield from with_desk(timed)
     yield from with_desk(intervals, "ip")
+    yield from with_desk(several)
     yield from with_desk(texts, "udp or tcp")
     yield from with_desk(held)
 

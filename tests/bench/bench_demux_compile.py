@@ -24,7 +24,7 @@ def _shape(number: int) -> str:
 
 
 def compile_(context: Context) -> Iterator[Figure]:
-    """A new shape to native code that answers, ms, with one shape and with 200 in the same demux; on a running machine"""
+    """A new shape to native code that answers, ms, with one shape and with 200 in a demux; on a running machine"""
     if not available():
         raise Skip("llvmlite is not installed: pip install 'exonet[native]'")
     frame = ip4_frames(numbers(1), protocol=UDP)
