@@ -6,15 +6,23 @@ invent are replaced by numbers (`NAMES`), so nothing is resolved; what they leav
 in.
 """
 
+import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from exonet.errors import ExonetError, FilterError
 from exonet.filters.compile import compile_filter
 from exonet.filters.form import Form
 from exonet.filters.libpcap import Libpcap
+from exonet.kernel.capability import Quota
+from exonet.kernel.regions import Regions
 from tests.conftest import ROOT
+from tests.expressions import every
+from tests.filter_list import DECOMPOSE, REFUSE
+from tests.odd_expressions import ODD
 
 PATH = ROOT / "FILTERS.md"
 BEGIN, END = "<!-- {}: written by python -m tests.manual -->", "<!-- end of {} -->"
@@ -79,6 +87,85 @@ def with_numbers(text: str) -> str:
     return text
 
 
+#: The lists of expressions that are counted.
+POPULATIONS: dict[str, tuple[str, ...]] = {
+    "libpcap's own tests of its compiler (`tests/expressions.py`)": every(),
+    "the three tables below": tuple(with_numbers(text) for each in TABLES.values() for text in listed(each)),
+    "what the tests walk through (`tests/filter_list.py`)": (*DECOMPOSE, *(text for text, _ in REFUSE)),
+    "odd ones, written down by an auditor (`tests/odd_expressions.py`)": tuple(ODD),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Of a list: how many libpcap compiles, and of these the ones that do not bind, by reason.
+
+    nothing: no Ethernet frame has what they ask for. names: they need a name server. refused: all others, with what is
+    said.
+    """
+
+    compile: int
+    nothing: tuple[str, ...]
+    names: tuple[str, ...]
+    refused: dict[str, str]
+
+    @property
+    def asked(self) -> int:
+        return self.compile - len(self.nothing) - len(self.names)
+
+    @property
+    def bind(self) -> int:
+        return self.asked - len(self.refused)
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> Self:
+        """With the usual quota of a LibOS, on a port that is empty."""
+        compiled, nothing, names, refused = 0, [], [], {}
+        for text in dict.fromkeys(texts):
+            try:
+                Libpcap().compile(text)
+            except FilterError:
+                continue
+            compiled += 1
+            said = refusal(text)
+            if said and "it takes nothing" in said:
+                nothing.append(text)
+            elif said and "is a name" in said:
+                names.append(text)
+            elif said:
+                refused[text] = said
+        return cls(compiled, tuple(nothing), tuple(names), refused)
+
+
+@functools.cache  # some seconds
+def counted(name: str) -> Count:
+    """Of one of the POPULATIONS."""
+    return Count.of(POPULATIONS[name])
+
+
+def refusal(text: str) -> str | None:
+    """Why it does not bind; None: it does."""
+    try:
+        conjuncts, quota = Regions().compile(text).conjuncts, Quota()
+        quota.charge("conjuncts", 0, len(conjuncts), "libos")
+        quota.charge("shapes", 0, len({Form.of_conjunct(conjunct) for conjunct in conjuncts}), "libos")
+    except ExonetError as error:
+        return str(error)
+    return None
+
+
+def populations() -> str:
+    """The table of how many bind."""
+    lines = ["| expressions | libpcap compiles | take nothing | need a name server | bind of the rest | in 100 |"]
+    lines.append("|---|---|---|---|---|---|")
+    for name in POPULATIONS:
+        count = counted(name)
+        share = f"{100 * count.bind / count.asked:.1f}"
+        row = (name, count.compile, len(count.nothing), len(count.names), f"{count.bind} of {count.asked}", share)
+        lines.append(f"| {' | '.join(map(str, row))} |")
+    return "\n".join(lines)
+
+
 def _code(text: str) -> str:
     return "`" + text.replace("|", "\\|") + "`"
 
@@ -109,13 +196,15 @@ def _count(number: int, what: str) -> str:
 
 
 def table(name: str) -> str:
+    if name == "populations":
+        return populations()
     rows = [row(text) for text in listed(TABLES[name])]
     return "\n".join(["| filter | | |", "|---|---|---|", *rows])
 
 
 def filled(document: str, made: Callable[[str], str] = table) -> str:
     """The document with every table as it is now, and the version of libpcap."""
-    for name in TABLES:
+    for name in ("populations", *TABLES):
         begin, end = BEGIN.format(name), END.format(name)
         before, _, rest = document.partition(begin)
         after = rest.partition(end)[2]

@@ -69,7 +69,8 @@ static int is_excluded(const struct demux_shape *shape, const struct demux_entry
 {
     const struct exo_form *form = &shape->form;
     for (uint32_t i = form->lanes; i < form->lanes + form->excluded; i++)
-        if (demux_lane(&form->lane[i], frame, end) == entry->value[i])
+        if (form->lane[i].base == EXO_BASE_PROGRAM ? !demux_program_takes(demux_program_of(shape, entry)->at, frame)
+                                                   : demux_lane(&form->lane[i], frame, end) == entry->value[i])
             return 1;
     return 0;
 }

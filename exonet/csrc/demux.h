@@ -9,6 +9,7 @@ enum exo_base {
     EXO_BASE_FRAME,          /* offset from the first byte of the frame */
     EXO_BASE_IP4,            /* offset from the end of the IPv4 header at 14: 14 + 4 * (frame[14] & 15); see ip4_at */
     EXO_BASE_LENGTH,         /* the frame's length on the wire as a 32-bit big-endian word at offset 0 */
+    EXO_BASE_PROGRAM,        /* of a lane only: not bytes but a program's verdict */
     EXO_BASE_NOT = 32768     /* added to one of the above: the atom must not hold (it excludes a value of the box) */
 };
 
@@ -29,6 +30,14 @@ struct exo_interval {
     uint32_t high;
 };
 
+/* An instruction of classic BPF, as libpcap has it. */
+struct exo_instruction {
+    uint16_t code;
+    uint8_t jt;
+    uint8_t jf;
+    uint32_t k;
+};
+
 /* One box: all atoms hold and the captured bytes reach frame_bytes, and ip4_bytes after the IPv4 header (0: no such need). An
  * atom's word may reach past the captured bytes where its mask is zero there: the guards alone decide on length, and are raised
  * to cover every masked byte. */
@@ -41,10 +50,12 @@ struct exo_conjunct {
     uint32_t breadth;        /* log2 of the volume of the filter it came from, scaled: narrower wins among equal boxes */
     struct exo_interval interval;
     struct exo_atom atom[24];
+    uint32_t instructions;   /* 0: no program */
+    struct exo_instruction program[];   /* must take the frame, too; counts as a bit and as an excluded atom */
 };
 
 enum exo_demux_limits {
-    EXO_MAX_ATOMS = 24, EXO_MAX_LANES = 24, EXO_MAX_SHAPES = 256, EXO_MAX_BINDINGS = 1048576, EXO_PROBE_BURST = 64
+    EXO_MAX_ATOMS = 24, EXO_MAX_LANES = 24, EXO_MAX_SHAPES = 256, EXO_MAX_PROGRAM = 512, EXO_MAX_BINDINGS = 1048576, EXO_PROBE_BURST = 64
 };
 enum exo_demux_owner { EXO_NO_OWNER = 4294967295, EXO_NO_ENTRY = 4294967295, EXO_ANY_PROTOCOL = 256 };
 
@@ -64,7 +75,7 @@ struct exo_form {
     uint32_t protocol;       /* EXO_ANY_PROTOCOL; else the byte at 23 (IPv4) or 20 (IPv6) */
     uint32_t unfragmented;   /* the 13 bits of the fragment offset at 20 are zero */
     uint32_t lanes;
-    uint32_t excluded;       /* lanes that must not hold, after those that must */
+    uint32_t excluded;       /* lanes that must not hold, after those that must; the last may be a program */
     uint32_t frame_bytes;
     uint32_t ip4_bytes;
     uint32_t ip4_at;         /* 0: no IPv4 base in use */
@@ -124,6 +135,9 @@ typedef void (*exo_glance)(const struct exo_table *table, const struct exo_frame
 
 /* A probe of one frame, by the table: the rarer way of native code. */
 void exo_demux_ask(const struct exo_table *table, const struct exo_asked *asked, uint32_t *found, uint32_t *owner);
+
+/* Does the program take the frame? As libpcap's bpf_filter says; EXO_E_INVALID: it is none that is run here. */
+int32_t exo_program_takes(const struct exo_instruction *program, uint32_t instructions, const uint8_t *data, uint32_t len, uint32_t wire_len);
 
 struct exo_demux;
 

@@ -34,6 +34,7 @@ void exo_demux_free(struct exo_demux *demux)
         return;
     for (uint32_t i = 0; i < EXO_MAX_SHAPES; i++)
         demux_shape_free(demux->shape[i]);
+    demux_program_free(demux);
     demux_destination_free(demux);
     free(demux->head);
     free(demux);
@@ -119,6 +120,8 @@ static void commit(struct exo_demux *demux, uint32_t place, const struct exo_con
         *demux_range_of(shape, entry) = (struct demux_range){.low = interval->low, .high = interval->high, .bits = bits};
     }
     join_key(shape, number, head);
+    if (demux_has_program(&shape->form))
+        demux_program_of(shape, entry)->users++;
     demux_destination_add(demux, place, entry->value);
     entry->next_binding = demux->head[entry->binding];
     demux->head[entry->binding] = place << DEMUX_ENTRY_BITS | number;
@@ -153,7 +156,7 @@ static void drop_shape(struct exo_demux *demux, uint32_t place)
     demux->shapes--;
 }
 
-static int32_t insert_into(struct exo_demux *demux, uint32_t place, const struct exo_conjunct *conjunct, const struct demux_parted *parted)
+static int32_t try_insert(struct exo_demux *demux, uint32_t place, const struct exo_conjunct *conjunct, const struct demux_parted *parted)
 {
     struct demux_shape *shape = demux->shape[place];
     int32_t code = demux_table_reserve(demux, shape, parted->value);
@@ -168,6 +171,20 @@ static int32_t insert_into(struct exo_demux *demux, uint32_t place, const struct
         code = demux_range_reserve(shape, head, conjunct->interval.low, conjunct->interval.high);
     if (!code)
         commit(demux, place, conjunct, parted, head);
+    return code;
+}
+
+/* A program is the last of the values: equal ones are one. */
+static int32_t insert_into(struct exo_demux *demux, uint32_t place, const struct exo_conjunct *conjunct, struct demux_parted *parted)
+{
+    if (!conjunct->instructions)
+        return try_insert(demux, place, conjunct, parted);
+    struct demux_program *program = demux_program_take(demux, conjunct->program, conjunct->instructions);
+    if (!program)
+        return EXO_E_MEMORY;
+    parted->value[parted->form.lanes + parted->form.excluded - 1] = (uintptr_t)program;
+    int32_t code = try_insert(demux, place, conjunct, parted);
+    demux_program_give(demux, program);
     return code;
 }
 
@@ -217,6 +234,8 @@ static int unlink_entry(struct exo_demux *demux, struct demux_shape *shape, uint
     else if (left != head)
         demux_table_put(shape, key, left);
     demux_destination_drop(demux, shape, key);
+    if (demux_has_program(&shape->form))
+        demux_program_give(demux, demux_program_of(shape, demux_entry_at(shape, number)));
     demux_entry_give(shape, number);
     demux->conjuncts--;
     demux->changes++;
@@ -264,7 +283,8 @@ int32_t exo_demux_install(struct exo_demux *demux, const struct exo_form *form, 
 
 uint64_t exo_demux_bytes(const struct exo_demux *demux)
 {
-    uint64_t bytes = sizeof *demux + demux->head_capacity * sizeof *demux->head + demux_destination_bytes(demux);
+    uint64_t bytes = sizeof *demux + demux->head_capacity * sizeof *demux->head + demux_destination_bytes(demux)
+                   + demux_program_bytes(demux);
     for (uint32_t i = 0; i < EXO_MAX_SHAPES; i++)
         if (demux->shape[i])
             bytes += sizeof *demux->shape[i] + demux->shape[i]->memory_bytes + demux->shape[i]->segment_bytes

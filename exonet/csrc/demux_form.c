@@ -251,6 +251,19 @@ static int32_t part_atoms(struct demux_parted *parted, struct masked *masked, co
     return 0;
 }
 
+/* The program is a lane after those that must not hold. */
+static int32_t part_program(struct demux_parted *parted, const struct exo_conjunct *conjunct)
+{
+    struct exo_form *form = &parted->form;
+    if (!conjunct->instructions)
+        return 0;
+    if (form->lanes + form->excluded == EXO_MAX_LANES || !demux_program_valid(conjunct->program, conjunct->instructions))
+        return EXO_E_INVALID;
+    form->lane[form->lanes + form->excluded++] = (struct exo_lane){.base = EXO_BASE_PROGRAM, .bytes = 1};
+    parted->bits += 1u << 16;
+    return 0;
+}
+
 int32_t demux_part(struct demux_parted *parted, const struct exo_conjunct *conjunct)
 {
     struct masked masked = {0};
@@ -271,6 +284,8 @@ int32_t demux_part(struct demux_parted *parted, const struct exo_conjunct *conju
     for (uint32_t i = 0; i < conjunct->atoms; i++)
         if ((conjunct->atom[i].base & EXO_BASE_NOT) && add_excluded(parted, &conjunct->atom[i]))
             return EXO_E_INVALID;
+    if (part_program(parted, conjunct))
+        return EXO_E_INVALID;
     if (form->ip4_bytes) {
         form->ip4_at = conjunct->ip4_at ? conjunct->ip4_at : 14;
         if (form->frame_bytes < form->ip4_at + 1)
@@ -306,7 +321,7 @@ static uint32_t log2_fixed(uint64_t n)
 /* How many bits of its field an interval fixes, 16.16. */
 uint32_t demux_interval_bits(const struct exo_interval *interval, uint32_t low, uint32_t high)
 {
-    uint32_t all = interval->base == EXO_BASE_LENGTH ? 16 : 8 * interval->bytes;
+    uint32_t all = 8 * interval->bytes;
     uint32_t open = log2_fixed((uint64_t)high - low + 1);
     return open < all << 16 ? (all << 16) - open : 0;
 }

@@ -48,6 +48,14 @@ struct demux_segments {
     struct demux_chunk **chunk;
 };
 
+/* A program that conjuncts ask besides their boxes: the value of their last excluded lane is where it is. */
+struct demux_program {
+    struct demux_program *next;
+    uint32_t users;
+    uint32_t instructions;
+    struct exo_instruction at[];
+};
+
 struct demux_range {
     uint32_t low;
     uint32_t high;
@@ -138,6 +146,7 @@ struct exo_demux {
     uint64_t random;
     uint32_t *head;                  /* handle of the first entry of a binding, by number */
     uint32_t head_capacity;
+    struct demux_program *programs;
     uint8_t branch_of[2][256];       /* IPv4, IPv6: the branch's number by protocol number */
     struct demux_branch branch[DEMUX_ETHERTYPES][DEMUX_PROTOCOLS];
     struct demux_family family[2];   /* IPv4, IPv6 */
@@ -168,6 +177,17 @@ static inline struct demux_entry *demux_entry_at(const struct demux_shape *shape
 static inline struct demux_range *demux_range_of(const struct demux_shape *shape, const struct demux_entry *entry)
 {
     return (struct demux_range *)(uintptr_t)(entry->value + shape->form.lanes + shape->form.excluded);
+}
+
+/* The last lane of a form that has a program is it. */
+static inline int demux_has_program(const struct exo_form *form)
+{
+    return form->excluded && form->lane[form->lanes + form->excluded - 1].base == EXO_BASE_PROGRAM;
+}
+
+static inline struct demux_program *demux_program_of(const struct demux_shape *shape, const struct demux_entry *entry)
+{
+    return (struct demux_program *)(uintptr_t)entry->value[shape->form.lanes + shape->form.excluded - 1];
 }
 
 /* Does the key alone decide? */
@@ -215,6 +235,14 @@ void demux_probe_table(const struct exo_table *table, const struct exo_asked *as
 /* demux_form.c */
 int32_t demux_part(struct demux_parted *parted, const struct exo_conjunct *conjunct);
 uint32_t demux_interval_bits(const struct exo_interval *interval, uint32_t low, uint32_t high);
+/* demux_program.c */
+int demux_program_valid(const struct exo_instruction *program, uint32_t instructions);
+/* The demux's copy of a program, with one user more; NULL: no memory. */
+struct demux_program *demux_program_take(struct exo_demux *demux, const struct exo_instruction *program, uint32_t instructions);
+void demux_program_give(struct exo_demux *demux, struct demux_program *program);   /* one user less */
+void demux_program_free(struct exo_demux *demux);
+uint64_t demux_program_bytes(const struct exo_demux *demux);
+int demux_program_takes(const struct exo_instruction *program, const struct exo_asked *frame);
 /* demux_table.c */
 struct demux_shape *demux_shape_new(struct exo_demux *demux, const struct demux_parted *parted);
 void demux_shape_free(struct demux_shape *shape);

@@ -3,9 +3,9 @@
 §7).
 
 A *space* is what offsets are counted from: the frame (0), the end of the IPv4 header that begins at byte n (n), or the
-length on the wire (-1). A *term* (space, mask, value) says which bits of that space have which value. The bits of a
-space are one integer, byte b at bits 8b..8b+7, so `int.from_bytes(frame, "little") & mask == value` is the whole test;
-the length is a plain 16-bit integer. A conjunct is a box (one term per space), at most one interval of a field
+length on the wire (-1), below that a program's verdict (span.py). A *term* (space, mask, value) says which bits of
+that space have which value. The bits of a space are one integer, byte b at bits 8b..8b+7, so `int.from_bytes(frame,
+"little") & mask == value` is the whole test; the length is a plain 32-bit integer. A conjunct is a box (one term per space), at most one interval of a field
 (span.py), the terms it excludes, and how many captured bytes must be there. `Conjunct.of` makes the canonical one: it
 reduces exclusions by the box, takes bits that the interval fixes anyhow out of the box, raises the guards over all
 bytes it looks at, and turns offsets after an IPv4 header whose length the box fixes into offsets of the frame.
@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple, Self
 
-from exonet.abi import ffi, lib
+from exonet.abi import check, ffi, lib
 from exonet.errors import FilterError
 from exonet.filters.box import Bits, byte_length, clash, header_length, meet, settle, shift_space, strip, within
 from exonet.filters.names import describe_interval, describe_term
-from exonet.filters.span import FRAME, LENGTH, Field, Interval, Term
+from exonet.filters.span import FRAME, LENGTH, Field, Interval, Term, program_of, program_space
 from exonet.wording import shown
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
 
 ETHERNET_IP4 = 14
 MAX_ATOMS: int = lib.EXO_MAX_ATOMS
+INSTRUCTION: int = ffi.sizeof("struct exo_instruction")
 
 
 class Base(IntEnum):
@@ -80,6 +81,7 @@ def _words(space: int, mask: int, value: int) -> Iterator[Atom]:
     """A term as atoms at offsets that are multiples of four."""
     if space == LENGTH:
         yield _atom(space, 0, mask, value)
+    if space < FRAME:
         return
     for offset in range(0, byte_length(mask), 4):
         if mask >> 8 * offset & 0xFFFFFFFF:
@@ -88,6 +90,13 @@ def _words(space: int, mask: int, value: int) -> Iterator[Atom]:
 
 def _lowest_byte(space: int, mask: int) -> int:
     return 0 if space == LENGTH else ((mask & -mask).bit_length() - 1) // 8
+
+
+def _takes(code: bytes, frame: bytes, wire_len: int) -> bool:
+    """Does the program take the frame? By csrc/demux_program.c."""
+    program = ffi.from_buffer("struct exo_instruction[]", code)
+    data = ffi.from_buffer("uint8_t[]", frame)
+    return bool(check(lib.exo_program_takes(program, len(program), data, len(frame), wire_len), "program"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +149,7 @@ class Conjunct:
         for space, mask, _ in (*((s, m, v) for s, (m, v) in box.items()), *left):
             if space == FRAME:
                 frame_bytes = max(frame_bytes, byte_length(mask))
-            elif space != LENGTH:
+            elif space > FRAME:
                 ip4_bytes = max(ip4_bytes, byte_length(mask))
         if uses_ip4:
             frame_bytes = max(frame_bytes, ip4_at + 1)
@@ -225,6 +234,11 @@ class Conjunct:
         return sum(mask.bit_count() for _, mask, _ in self.box)
 
     @property
+    def programs(self) -> tuple[bytes, ...]:
+        """The programs that must take a frame besides."""
+        return tuple(code for space, _, _ in self.box if (code := program_of(space)))
+
+    @property
     def specificity(self) -> int:
         """How many bits it fixes, in 16.16: those of the box, and an interval's by its size."""
         return (self.fixed_bits << 16) + (self.interval.specificity if self.interval else 0)
@@ -233,7 +247,14 @@ class Conjunct:
     def rank(self) -> tuple[int, int, int, int, int, int]:
         """Sorts the conjunct that wins first: the order of csrc/demux.h."""
         size = self.interval.size if self.interval else 0
-        return (-self.specificity, self.breadth, size, -len(self.excluded), -self.frame_bytes, -self.ip4_bytes)
+        return (
+            -self.specificity,
+            self.breadth,
+            size,
+            -len(self.excluded) - len(self.programs),
+            -self.frame_bytes,
+            -self.ip4_bytes,
+        )
 
     def matches(self, frame: bytes, wire_len: int | None = None) -> bool:
         """Does the conjunct hold for the captured bytes of a frame, `wire_len` long on the wire?"""
@@ -246,6 +267,8 @@ class Conjunct:
             if len(frame) < end + self.ip4_bytes:
                 return False
             spaces[self.ip4_at] = int.from_bytes(frame[end : end + self.ip4_bytes], "little")
+        for code in self.programs:
+            spaces[program_space(code)] = int(_takes(code, frame, spaces[LENGTH]))
         if self.interval:
             field, low, high = self.interval
             if not low <= field.part(spaces[field.space]) <= high:
@@ -279,7 +302,13 @@ class Conjunct:
             raise FilterError(
                 f"{shown(str(self))}: compares {len(atoms) + len(excluded)} words of a frame; at most {MAX_ATOMS}"
             )
-        native = ffi.new("struct exo_conjunct *")
+        programs = self.programs
+        if len(programs) > 1:
+            raise FilterError(f"{shown(str(self))}: asks {len(programs)} programs; one is possible")
+        code = programs[0] if programs else b""
+        instructions = len(code) // INSTRUCTION
+        native = ffi.new("struct exo_conjunct *", {"instructions": instructions, "program": instructions})
+        ffi.memmove(native.program, code, len(code))
         native.binding = binding
         native.atoms = len(atoms) + len(excluded)
         native.ip4_at = self.ip4_at

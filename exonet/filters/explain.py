@@ -40,6 +40,7 @@ class ShapeWords:
     excluded: tuple[str, ...]
     guards: tuple[str, ...]
     interval: str
+    program: bool
 
     @classmethod
     def of(cls, form: Form, bits: Bits | None = None) -> Self:
@@ -52,6 +53,7 @@ class ShapeWords:
             excluded=_fields(form, form.excluded, known),
             guards=tuple(_guards(form)),
             interval=_interval(form, known),
+            program=any(lane.base == lib.EXO_BASE_PROGRAM for lane in form.excluded),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -62,12 +64,15 @@ class ShapeWords:
             "excluded": list(self.excluded),
             "guards": list(self.guards),
             "interval": self.interval or None,
+            "program": self.program,
         }
 
     def __str__(self) -> str:
         parts = [self.dispatch, f"key {', '.join(self.key) or 'empty'}"]
         if self.interval:
             parts.append(f"interval of {self.interval}")
+        if self.program:
+            parts.append("its program takes the frame")
         if self.excluded:
             parts.append(f"but for values of {', '.join(self.excluded)}")
         return "; ".join(parts)
@@ -110,6 +115,8 @@ def _fields(form: Form, lanes: Sequence[Lane], bits: Bits) -> tuple[str, ...]:
     """The names of the fields that the lanes compare."""
     masks: dict[int, int] = {}
     for lane in lanes:
+        if lane.base == lib.EXO_BASE_PROGRAM:
+            continue
         mask = lane.mask << 8 * lane.offset if lane.offset >= 0 else lane.mask >> -8 * lane.offset
         space = _space(form, lane.base)
         masks[space] = masks.get(space, 0) | mask

@@ -13,7 +13,12 @@ HEAD: int = ffi.offsetof("struct exo_form", "lane")
 LANE: int = ffi.sizeof("struct exo_lane")
 
 
-BASES = {lib.EXO_BASE_FRAME: "frame", lib.EXO_BASE_IP4: "payload", lib.EXO_BASE_LENGTH: "length"}
+BASES = {
+    lib.EXO_BASE_FRAME: "frame",
+    lib.EXO_BASE_IP4: "payload",
+    lib.EXO_BASE_LENGTH: "length",
+    lib.EXO_BASE_PROGRAM: "program",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,8 @@ class Lane:
 
     def __str__(self) -> str:
         """As in pcap-filter: frame[26:8]; the mask as the frame's bytes, where it is not all of them."""
+        if self.base == lib.EXO_BASE_PROGRAM:
+            return "refused by its program"
         field = f"{BASES[self.base]}[{self.offset}:{self.bytes}]"
         shown = self.mask.to_bytes(8, "little")[: self.bytes]
         return field if shown == b"\xff" * self.bytes else f"{field} & {shown.hex()}"

@@ -194,8 +194,11 @@ def _space_name(space: int) -> str:
 
 def describe_term(bits: Mapping[int, tuple[int, int]], space: int, mask: int, value: int) -> Iterator[str]:
     """The comparisons that a term makes, with the names that the box `bits` gives its bytes."""
-    if space == -1:
-        yield f"length & {mask:#x} == {value}"
+    if space < span.LENGTH:
+        yield "its program takes it" if value else "its program refuses it"
+        return
+    if space == span.LENGTH:
+        yield f"length == {value}" if mask == span.LENGTH_FIELD.most else f"length & {mask:#x} == {value}"
         return
     for field in _fields_of(bits, space):
         m, v = (_big(b, field.offset, field.size) & field.mask for b in (mask, value))

@@ -244,7 +244,9 @@ def _intersection(inner: Conjunct, outer: Conjunct) -> Conjunct | None:
         both = _met(inner, outer, interval, resolve=False)  # offsets that are the same bytes count twice, as outside
     if both is None:
         return None
-    if len(both.atoms) + len(both.excluded) > MAX_ATOMS:
+    if len(both.programs) > 1:
+        raise ExhaustedError(f"{_pair(inner, outer)}: each asks a program")
+    if len(both.atoms) + len(both.excluded) + len(both.programs) > MAX_ATOMS:
         raise ExhaustedError(f"{_pair(inner, outer)}: more than {MAX_ATOMS} words would have to be compared")
     if solve((both,)) is None:
         return None

@@ -104,7 +104,7 @@ def conjuncts_of(path: State) -> Iterator[Conjunct]:
 
 def fit(conjunct: Conjunct) -> Iterator[Conjunct]:
     """The conjunct, cut bit by bit along exclusions until it fits the atoms of the demux."""
-    if len(conjunct.atoms) + len(conjunct.excluded) <= MAX_ATOMS:
+    if len(conjunct.atoms) + len(conjunct.excluded) + len(conjunct.programs) <= MAX_ATOMS:
         yield conjunct
         return
     if not conjunct.excluded or len(conjunct.atoms) > MAX_ATOMS:

@@ -26,6 +26,7 @@ from exonet.filters.conjunct import (
     shift_space,
     within,
 )
+from exonet.filters.span import LENGTH_BITS
 
 QUOTA = 50_000
 MAX_FRAME = 65535
@@ -177,15 +178,14 @@ def _resolved(conjunct: Conjunct, lengths: Lengths) -> _Hole | None:
 
 
 def _wire_boxes(low: int) -> Iterator[Term]:
-    """low..65535 as prefixes of the length on the wire, the greatest first."""
-    mask, value = 0, 0
-    for i in range(15, -1, -1):
-        bit = 1 << i
-        mask |= bit
+    """low..2**32-1 as prefixes of the length on the wire: the greatest of a captured frame's first, then the longer."""
+    word = (1 << LENGTH_BITS) - 1
+    for i in (*range(15, -1, -1), *range(LENGTH_BITS - 1, 15, -1)):
+        bit, mask = 1 << i, word ^ ((1 << i) - 1)
         if not low & bit:
-            yield (LENGTH, mask, value | bit)
-        value |= low & bit
-    yield (LENGTH, mask, value)
+            yield (LENGTH, mask, low & mask | bit)
+        if not i:
+            yield (LENGTH, mask, low)
 
 
 def _meet_all(holes: Sequence[_Hole]) -> _Piece | None:

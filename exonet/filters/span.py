@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Fields of a space, and intervals of them: low <= field <= high (`struct exo_interval` of csrc/demux.h).
 
-A field is bytes of a space read as a big-endian number; in the space of the length it is that 16-bit number. An
+A field is bytes of a space read as a big-endian number; in the space of the length it is that 32-bit number. An
 interval is worth the bits of its field less log2 of its size; a prefix of a field is an interval too.
 """
 
@@ -10,7 +10,23 @@ from typing import NamedTuple, Self
 
 FRAME = 0
 LENGTH = -1
-LENGTH_BITS = 16
+LENGTH_BITS = 32
+
+
+def program_space(code: bytes) -> int:
+    """The space of a program's verdict, of which there is one bit: does it take the frame? Each program has its own, so
+    whatever reasons about boxes takes the verdicts of two programs as independent of each other and of all bytes.
+    """
+    return LENGTH - 1 - int.from_bytes(b"\1" + code, "big")
+
+
+def program_of(space: int) -> bytes | None:
+    """The program whose verdict the space is; None: it is another space."""
+    if space >= LENGTH:
+        return None
+    number = LENGTH - 1 - space
+    return number.to_bytes((number.bit_length() + 7) // 8, "big")[1:]
+
 
 Term = tuple[int, int, int]
 
@@ -45,7 +61,7 @@ def log2_fixed(number: int) -> int:
 
 
 class Field(NamedTuple):
-    """`size` bytes (1, 2 or 4) at an offset of a space. The length is (LENGTH, 0, 4), of which 16 bits count."""
+    """`size` bytes (1, 2 or 4) at an offset of a space. The length is (LENGTH, 0, 4)."""
 
     space: int
     offset: int

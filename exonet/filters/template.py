@@ -254,6 +254,8 @@ class Templates:
 
 
 def _outline(conjunct: Conjunct, holes: Sequence[Hole], code: bytes) -> Outline:
+    if conjunct.programs:
+        raise Unsuited  # every constant is in them
     return Outline(
         conjunct,
         tuple(_gap(term, holes, code) for term in conjunct.box),

@@ -110,6 +110,15 @@ def _shifted(a: Value, by: int) -> Value:
     return moved._replace(shift=moved.shift + by, const=const)
 
 
+def difference(a: Value, b: Value) -> Value | None:
+    """a ^ b, where both are made of one load without an addend; None where that is no Value."""
+    if (a.space, a.offset, a.size, a.shift) != (b.space, b.offset, b.size, b.shift) or a.addend or b.addend:
+        return None
+    flip, both = a.flip ^ b.flip, a.mask & b.mask
+    const = (flip & both) << a.shift if a.shift >= 0 else (flip & both) >> -a.shift
+    return _xor(a._replace(mask=a.mask ^ b.mask, flip=flip & ~both, const=const), a.const ^ b.const)
+
+
 def _power(k: int) -> int | None:
     return k.bit_length() - 1 if k and not k & k - 1 else None
 

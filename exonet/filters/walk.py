@@ -6,32 +6,45 @@ terms, ranges of fields, and the captured bytes that its loads need (a load beyo
 so every load on the path adds to the guards). Ways that cannot be taken are pruned. `Walk.accepts_all` asks the
 program itself whether every frame of a path is accepted; simplify.py uses it to drop what a path does not need.
 
-What does not decompose raises `Undecomposable` with the reason: loops, two fields combined, too many ways.
+What does not decompose raises `Undecomposable` with the reason: loops, too many ways. Where two fields are compared
+or combined, or an offset depends on many values, the path ends with the program's own verdict as one more bit.
 """
 
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from exonet.abi import lib
 from exonet.filters.conjunct import FRAME, LENGTH, Term
 from exonet.filters.libpcap import Instruction
+from exonet.filters.span import program_space
 from exonet.filters.uses import Lane, Uses, lane_of
-from exonet.filters.value import WORD, Value, constant, operate
+from exonet.filters.value import WORD, Value, constant, difference, operate
 
 MAX_PATHS = 4096
 MAX_STEPS = 200_000
 MAX_QUESTION_STEPS = 2_000_000
-MAX_SPLIT = 5
+MAX_SPLIT = 5  # bits of a field that two fields combine by
+MAX_OFFSET = 5  # bits of a field that says an offset: each of its values is a shape
+MAX_TRIED = 8  # bits of a field whose values are tried one by one
 MAX_FRAME = 65535
+MAX_PROGRAM: int = lib.EXO_MAX_PROGRAM
 
 _CLASS = ("ld", "ldx", "st", "stx", "alu", "jmp", "ret", "misc")
 _ALU = ("add", "sub", "mul", "div", "or", "and", "lsh", "rsh", "neg", "mod", "xor")
 _JUMP = ("ja", "jeq", "jgt", "jge", "jset")
 _SIZE = {0x00: 4, 0x08: 2, 0x10: 1}
 _NOTHING = constant(0)
+#: What is computed of too many bits to be followed. It may be carried along; who asks for it entangles the path.
+_MANY = Value(space=1 << 64, size=64, mask=(1 << 512) - 1)
 
 
 class Undecomposable(Exception):
     """The program is not a union of conjuncts within the limits; the text is the reason."""
+
+
+class _Entangled(Undecomposable):
+    """What follows is no comparison of a field with a number: the program itself has to be asked."""
 
 
 Range = tuple[int, int]
@@ -147,6 +160,7 @@ class Walk:
         self._program = program
         self._steps = 0  # left
         self._uses = Uses()
+        self._verdict = program_space(b"".join(struct.pack("=HBBI", *instruction) for instruction in program))
         for i, instruction in enumerate(program):
             if instruction.code == 0x05 and instruction.k >= 1 << 31:
                 raise Undecomposable(f"instruction {i} loops: how deep it looks into a frame is not bounded")
@@ -187,7 +201,7 @@ class Walk:
                 self._steps -= 1
                 if self._steps < 0:
                     raise Undecomposable(f"it takes more than {MAX_STEPS} steps to follow")
-                more = self._step(state, self._program[state.pc])
+                more = self._followed(state)
                 if isinstance(more, bool):
                     accepted = more
                     break
@@ -199,6 +213,17 @@ class Walk:
                     accepted = False
             if accepted is not None:
                 yield state, accepted
+
+    def _followed(self, state: State) -> list[State] | bool:
+        """One instruction. Where its outcome cannot be said of fields one by one, the way ends here: of the frames that
+        come so far those match that the program takes.
+        """
+        try:
+            return self._step(state, self._program[state.pc])
+        except _Entangled:
+            if len(self._program) > MAX_PROGRAM:
+                raise
+            return state.fix((self._verdict, 1, 1))
 
     def _step(self, state: State, instruction: Instruction) -> list[State] | bool:
         """One instruction: the states after it, or the verdict of a return."""
@@ -245,7 +270,7 @@ class Walk:
         elif mode == 0x60:
             value = state.memory.get(k, _NOTHING)
         elif mode == 0x80:
-            value = Value(space=LENGTH, size=2, mask=0xFFFF)
+            value = Value(space=LENGTH, size=4, mask=WORD)
         elif mode == 0x20:
             return self._at(state, k, size, lambda loaded: _put_a(state, loaded))
         else:
@@ -270,22 +295,23 @@ class Walk:
         index = state.x.under(state.bits)
         if index.is_constant:
             self._uses.work(state.x)
-            return self._at(state, (index.const + index.addend + k) & WORD, size, lambda loaded: _put_a(state, loaded))
+            offset = (index.const + index.addend & WORD) + k  # which does not wrap
+            return self._at(state, offset, size, lambda loaded: _put_a(state, loaded))
         at = _ip4_header(state.x._replace(addend=0))
-        if at is not None and (state.ip4 is None or state.ip4[0] == at):
-            offset = (state.x.addend + k - at) & WORD
-            if offset + size <= MAX_FRAME:
+        if at is not None and max(k, state.x.addend) <= MAX_FRAME and (state.ip4 is None or state.ip4[0] == at):
+            offset = state.x.addend + k - at
+            if offset >= 0 and offset + size <= MAX_FRAME:
                 state.ip4 = (at, max(offset + size, state.ip4[1] if state.ip4 else 0))
                 _put_a(state, Value(at, offset, size, (1 << 8 * size) - 1))
                 state.pc += 1
                 return [state]
         self._uses.work(state.x)
-        return self._split(state, index, f"it looks at an offset that depends on {_name(index)}")
+        return self._split(state, index, f"it looks at an offset that depends on {_name(index)}", MAX_OFFSET)
 
-    def _split(self, state: State, value: Value, why: str) -> list[State]:
-        """One state for each value of a small field, all at the same instruction."""
-        if value.width > MAX_SPLIT:
-            raise Undecomposable(f"{why}, which has 2**{value.width} values")
+    def _split(self, state: State, value: Value, why: str, most: int = MAX_SPLIT) -> list[State]:
+        """One state for each value of a field of at most so many bits, all at the same instruction."""
+        if value.width > most:
+            raise _Entangled(f"{why}, which has 2**{value.width} values")
         states = []
         for term in value.points():
             branch = state.copy()
@@ -297,6 +323,9 @@ class Walk:
 
     def _alu(self, state: State, instruction: Instruction) -> list[State] | bool:
         operation = _ALU[instruction.code >> 4]
+        by_x = bool(instruction.code & 0x08)
+        if state.a == _MANY or (by_x and state.x == _MANY):
+            return self._lost(state, operation, by_x)
         a = state.a.under(state.bits)
         if instruction.code & 0x08:
             self._uses.work(state.x)
@@ -305,7 +334,7 @@ class Walk:
         x = state.x.under(state.bits) if instruction.code & 0x08 else constant(instruction.k)
         if operation == "neg":
             if not a.is_constant:
-                return self._split(state, a, f"it negates {_name(a)}")
+                return self._split(state, a, f"it negates {_name(a)}", MAX_TRIED)
             state.a = constant(-(a.const + a.addend))
             state.pc += 1
             return [state]
@@ -313,15 +342,31 @@ class Walk:
         if a.is_constant and not x.is_constant and operation in ("add", "and", "or", "xor", "mul"):
             left, right = state.x, a
         if not right.is_constant:
-            narrow = min((v for v in (a, x) if not v.is_constant), key=lambda v: v.width)
+            narrow, wide = sorted((v for v in (a, x) if not v.is_constant), key=lambda v: v.width)
+            behind = _ip4_header(narrow._replace(addend=0)) is not None and MAX_OFFSET < wide.width <= MAX_TRIED
+            if narrow.width > MAX_SPLIT or behind:  # behind options: a shape for each pair of lengths
+                return self._lost(state, operation, by_x)
             return self._split(state, narrow, f"it combines {_name(a)} with {_name(x)}")
         number = right.const + right.addend & WORD
         if operation in ("div", "mod") and not number:
             return False
         result = operate(operation, left, number)
+        if result is None and left.under(state.bits).width > MAX_TRIED:
+            return self._lost(state, operation, by_x)
         if result is None:
-            return self._split(state, left.under(state.bits), f"it computes {operation} {number} on {_name(left)}")
+            why = f"it computes {operation} {number} on {_name(left)}"
+            return self._split(state, left.under(state.bits), why, MAX_TRIED)
         state.a = result
+        state.pc += 1
+        return [state]
+
+    def _lost(self, state: State, operation: str, by_x: bool) -> list[State]:
+        """A becomes what is not followed."""
+        self._uses.work(state.a)
+        self._uses.work(state.x)
+        if operation in ("div", "mod") and by_x:
+            raise _Entangled(f"it divides by {_name(state.x)}")  # which refuses the frame where that is zero
+        state.a = _MANY
         state.pc += 1
         return [state]
 
@@ -336,6 +381,8 @@ class Walk:
         if yes == no:
             state.pc = yes
             return [state]
+        if _MANY in (state.a, state.x if instruction.code & 0x08 else None):
+            raise _Entangled("it compares what it computed of several fields")
         x = state.x.under(state.bits) if instruction.code & 0x08 else constant(instruction.k)
         a = state.a.under(state.bits)
         if instruction.code & 0x08:
@@ -345,44 +392,69 @@ class Walk:
         else:
             state.made = self._uses.compare(state.a, state.pc, state.made)
         if not x.is_constant:
-            narrow = min((v for v in (a, x) if not v.is_constant), key=lambda v: v.width)
-            return self._split(state, narrow, f"it compares {_name(a)} with {_name(x)}")
+            return self._against(state, operation, (a, x), yes, no)
         number = x.const + x.addend & WORD
         if a.is_constant:
             state.pc = yes if _decide(operation, a.const + a.addend & WORD, number) else no
             return [state]
-        if operation == "jeq":
-            return self._equal(state, number, yes, no)
-        if operation == "jset":
-            return self._set(state, number, yes, no)
-        return self._greater(state, number + (operation == "jgt"), yes, no)
+        return self._compare(state, state.a, operation, number, yes, no)
 
-    def _equal(self, state: State, number: int, yes: int, no: int) -> list[State]:
-        low, high = state.bounds(state.a)
-        wanted = (number - state.a.addend) & WORD
-        term = state.a._replace(addend=0).term(WORD, wanted) if low <= wanted <= high else None
+    def _against(self, state: State, operation: str, sides: tuple[Value, Value], yes: int, no: int) -> list[State]:
+        """A jump that compares A with an X that is no constant: turned round where A is, or both from one load."""
+        a, x = sides
+        if a.is_constant:
+            number = a.const + a.addend & WORD
+            if operation in ("jgt", "jge"):
+                return self._compare(state, state.x, "jge" if operation == "jgt" else "jgt", number, no, yes)
+            return self._compare(state, state.x, operation, number, yes, no)
+        if a == x and operation != "jset":
+            state.pc = no if operation == "jgt" else yes
+            return [state]
+        differing = difference(a, x)
+        if operation == "jeq" and differing is not None:
+            if differing.is_constant:
+                state.pc = no if differing.const else yes
+                return [state]
+            return self._compare(state, differing, "jeq", 0, yes, no)
+        narrow = min(sides, key=lambda v: v.width)
+        same = a[:3] == x[:3]
+        return self._split(state, narrow, f"it compares {_name(a)} with {_name(x)}", MAX_TRIED if same else MAX_SPLIT)
+
+    def _compare(self, state: State, value: Value, operation: str, number: int, yes: int, no: int) -> list[State]:
+        """Both ways of a value's comparison with a number."""
+        if operation == "jeq":
+            return self._equal(state, value, number, yes, no)
+        if operation == "jset":
+            return self._set(state, value, number, yes, no)
+        return self._greater(state, value, number + (operation == "jgt"), yes, no)
+
+    def _equal(self, state: State, value: Value, number: int, yes: int, no: int) -> list[State]:
+        low, high = state.bounds(value)
+        wanted = (number - value.addend) & WORD
+        term = value._replace(addend=0).term(WORD, wanted) if low <= wanted <= high else None
         if term is None:
             state.pc = no
             return [state]
         return _fork(state, yes, no, term)
 
-    def _set(self, state: State, number: int, yes: int, no: int) -> list[State]:
-        if state.a.addend:
-            return self._split(state, state.a.under(state.bits), f"it tests bits of a sum with {_name(state.a)}")
-        term = state.a.term(number, 0)
+    def _set(self, state: State, value: Value, number: int, yes: int, no: int) -> list[State]:
+        if value.addend:
+            why = f"it tests bits of a sum with {_name(value)}"
+            return self._split(state, value.under(state.bits), why, MAX_TRIED)
+        term = value.term(number, 0)
         if term is None:
             state.pc = yes
             return [state]
         return _fork(state, no, yes, term)
 
-    def _greater(self, state: State, number: int, yes: int, no: int) -> list[State]:
-        """A >= number."""
+    def _greater(self, state: State, value: Value, number: int, yes: int, no: int) -> list[State]:
+        """value >= number."""
         states = []
         for pc, low, high in ((yes, number, WORD), (no, 0, number - 1)):
-            for interval in _intervals(low, high, state.a.addend):
+            for interval in _intervals(low, high, value.addend):
                 branch = state.copy()
                 branch.pc = pc
-                if branch.confine(state.a, *interval):
+                if branch.confine(value, *interval):
                     states.append(branch)
         return states
 
@@ -412,6 +484,8 @@ def _fork(state: State, holds: int, fails: int, term: Term) -> list[State]:
 def _name(value: Value) -> str:
     if value.is_constant:
         return f"the number {value.const}"
+    if value == _MANY:
+        return "what it computed of several fields"
     if value.space == LENGTH:
         return "the frame's length"
     where = f"[{value.offset}:{value.size}]"

@@ -252,10 +252,10 @@ def volume(conjunct: Conjunct) -> tuple[float, float]:
     relative = conjunct.ip4_bytes or any(space > 0 for space in seen)
     if relative and (conjunct.ip4_at not in IP4_HEADERS or touched >> 8 * (conjunct.ip4_at + 20)):
         return 0.0, math.inf
-    bits = sum(mask.bit_count() for space, mask in seen.items() if space != LENGTH)
+    bits = sum(mask.bit_count() for space, mask in seen.items() if space > LENGTH)  # a program may take them all
     headers = sum((seen.get(FRAME, 0) >> 8 * at & 15).bit_count() for at in IP4_HEADERS)
     high = 2.0 ** (headers - bits)
-    if headers or LENGTH in seen or any(touched >> 8 * at & 15 for at in IP4_HEADERS):
+    if headers or min(seen, default=FRAME) < FRAME or any(touched >> 8 * at & 15 for at in IP4_HEADERS):
         return 0.0, high
     if any(space == LENGTH for space, _, _ in conjunct.excluded):
         return 0.0, high

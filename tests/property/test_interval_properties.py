@@ -29,7 +29,7 @@ SETTINGS = settings(
 # nibble is 0..3, the two bytes after it are 0 or 1 each (where nothing looks at them, 2 stands for all the rest), the
 # length on the wire is 20..23. All other bytes are free, and nothing looks at them.
 AT = 1
-FRAME_MASK, AFTER_MASK, LENGTH_MASK, LENGTH_VALUE = 0xFCFC, 0xFEFE, 0xFFFC, 20
+FRAME_MASK, AFTER_MASK, LENGTH_MASK, LENGTH_VALUE = 0xFCFC, 0xFEFE, 0xFFFFFFFC, 20
 
 
 def small_frames() -> list[Frame]:

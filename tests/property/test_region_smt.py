@@ -87,7 +87,7 @@ class Formulas:
     def possible(self, *parts: object) -> bool:
         """Is there a frame? What is captured of it is no longer than it was on the wire."""
         solver = z3.Solver(ctx=self._context)
-        solver.add(z3.ULE(self._captured, self._wire), z3.ULE(self._wire, self._number(MAX_FRAME, 32)), *parts)
+        solver.add(z3.ULE(self._captured, self._wire), z3.ULE(self._captured, self._number(MAX_FRAME, 32)), *parts)
         answer = solver.check()
         assert answer != z3.unknown
         return bool(answer == z3.sat)

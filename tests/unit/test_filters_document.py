@@ -49,12 +49,12 @@ def test_a_stale_table_would_be_written_anew(today: str) -> None:
 
 
 def test_few_of_the_manual_pages_examples_are_refused(today: str) -> None:
-    """What we refuse of what libpcap compiles: chains of headers, arithmetic of two fields, what no frame has."""
+    """What we refuse of what libpcap compiles: chains of headers, what no frame has."""
     refused = set(re.findall(r"^\| `(.*?)` \| \*\*refused\*\* \| .{30,} \|$", today, re.MULTILINE))
     chains = {"ip6 protochain 6", "ip6 protochain 44", "ip protochain 17", "protochain 17"}
-    assert refused == {*chains, "geneve 0xb && ip", "ip[8] % 3 = 1", "ip[2:2] = len", "inbound", "outbound"}
+    assert refused == {*chains, "inbound", "outbound"}
     assert len(refused) == today.count("**refused**")
-    assert len(refused) < 0.06 * sum(len(listed(table)) for table in TABLES.values())
+    assert len(refused) < 0.04 * sum(len(listed(table)) for table in TABLES.values())
 
 
 @pytest.mark.parametrize("row", rows("in text or as an object:"), ids=lambda row: row[0])
