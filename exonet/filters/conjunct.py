@@ -5,10 +5,11 @@
 A *space* is what offsets are counted from: the frame (0), the end of the IPv4 header that begins at byte n (n), or the
 length on the wire (-1), below that a program's verdict (span.py). A *term* (space, mask, value) says which bits of
 that space have which value. The bits of a space are one integer, byte b at bits 8b..8b+7, so `int.from_bytes(frame,
-"little") & mask == value` is the whole test; the length is a plain 32-bit integer. A conjunct is a box (one term per space), at most one interval of a field
-(span.py), the terms it excludes, and how many captured bytes must be there. `Conjunct.of` makes the canonical one: it
-reduces exclusions by the box, takes bits that the interval fixes anyhow out of the box, raises the guards over all
-bytes it looks at, and turns offsets after an IPv4 header whose length the box fixes into offsets of the frame.
+"little") & mask == value` is the whole test; the length is a plain 32-bit integer. A conjunct is a box (one term per
+space), at most one interval of a field (span.py), the terms it excludes, and how many captured bytes must be there.
+`Conjunct.of` makes the canonical one: it reduces exclusions by the box, takes bits that the interval fixes anyhow out
+of the box, raises the guards over all bytes it looks at, and turns offsets after an IPv4 header whose length the box
+fixes into offsets of the frame.
 """
 
 from collections.abc import Iterable, Iterator
