@@ -239,3 +239,16 @@ def test_intervals_read_as_ranges_and_networks():
     assert str(compile_filter("ether[30:2] > 7").conjuncts[0]) == "frame[30:2] 0x8..0xffff"
     text = str(compile_filter("vlan and vlan and ip src net 10.0.0.0/9").conjuncts[0])
     assert text.endswith("ip.src in 10.0.0.0/9")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ("5 < ip[8]",
+     "5 <= ip[8]", "5 > ip[8]", "5 >= ip[8]", "0x40 = ip[8]", "0x40 != ip[8]", "ip and -ip[8] = 0xfffffff8",
+     "ip and -ip[8] > 0xffffff80", "ip[8] % 3 = 1", "ip[8] / 7 = 2", "ip[8] * 3 > 700", "(ip[8] + 3) & 7 = 2",
+     "ip[8:2] & 0xf000 = ip[8:2] & 0x7000", "ip[8] & 0xf0 >= ip[8] & 0x3f"),
+)  # fmt: skip
+def test_every_value_of_a_byte_is_decided_as_libpcap_does(text):
+    program, compiled = Libpcap().compile(text), compile_filter(text)
+    frames = [bytes(12) + b"\x08\x00\x45" + bytes(7) + bytes((value,)) + bytes(20) for value in range(256)]
+    assert [compiled.matches(data) for data in frames] == [program.matches(data) for data in frames]
