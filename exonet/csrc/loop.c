@@ -151,10 +151,12 @@ uint32_t exo_machine_ready(struct exo_machine *m)
     m->timer_came = m->config.clock == EXO_CLOCK_VIRTUAL;
     if (m->config.clock == EXO_CLOCK_VIRTUAL)
         return m->sim.stepping;
-    for (uint32_t i = 1; i <= m->envs; i++) {
+    for (uint32_t n = 0; n < m->envs; n++) {   /* in turn: one that always has work lets the others have theirs */
+        uint32_t i = 1 + (m->turn + n) % m->envs;
         struct exo_env *env = m->env[i];
         if (!exo_env_has_work(m, env))
             continue;
+        m->turn = i;
         env->inline_ready = 0;
         if (m->wake_at[i] <= exo_now(m)) {
             m->wake_at[i] = UINT64_MAX;

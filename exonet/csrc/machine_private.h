@@ -145,6 +145,7 @@ struct exo_machine {
     uint64_t chatter_since;                /* LibOSes have kept themselves busy from then .. */
     uint64_t chatter_last;                 /* .. until then */
     uint32_t passes;
+    uint32_t turn;                         /* the place of the environment that exo_machine_ready named last */
     uint32_t timer_came;                   /* for the environment that exo_machine_ready named last */
 };
 

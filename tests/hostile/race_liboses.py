@@ -92,7 +92,9 @@ class Closer(Racer):
         super().__init__(environment, options)
 
     def race(self):
-        time.sleep(self.pick.random() / 50)
+        while not self.environment.gate._ready:  # before that it would be a start that failed
+            time.sleep(0.001)
+        time.sleep(0.005 + self.pick.random() / 50)
         if self.how == "leave":
             os._exit(7)
         libc("shutdown", self.fds[self.how == "control"], 2)

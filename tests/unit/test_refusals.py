@@ -141,7 +141,7 @@ def test_a_region_is_not_granted(grant: Grant, one: str, other: str, says: tuple
 def test_no_room_in_the_demux(bind: Bind, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a port's 256 shapes none is left, for an environment that may have any number."""
     monkeypatch.setattr(binding_module, "CROWDED", 1000)
-    many = Quota(bindings=1000, conjuncts=5000, shapes=1000)
+    many = Quota(bindings=1000, conjuncts=5000, shapes=1000, loose_shapes=1000)
     for i in range(256):
         bind("one", f"ether[0:2] = 256 and ether[50:2] = {i} and ether[{60 + 4 * i}:4] = 7", None, many)
     said = refused(ExhaustedError, bind, "one", "ether[50:2] = 999 and udp dst port 7", None, many)
