@@ -415,7 +415,7 @@ class Quota:
     bindings: int = 256
     conjuncts: int = 4096
     shapes: int = 64
-    loose_shapes: int = 32
+    loose_shapes: int = 16
     subscriptions: int = 256
     neighbours: int = 64
     capabilities: int = 256

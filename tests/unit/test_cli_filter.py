@@ -131,12 +131,12 @@ def test_more_than_the_usual_quota_is_said() -> None:
         explanation,
         conjuncts=explanation.conjuncts * 5000,
         shapes=explanation.shapes * 65,
-        forms=explanation.forms * 33,
+        forms=explanation.forms * 17,
     )
     assert list(refusals(many)) == [
         "filter 'arp': it needs 5,000 conjuncts; a LibOS may have 4,096",
         "filter 'arp': it needs 65 shapes; a LibOS may have 64",
-        "filter 'arp': it needs 33 loose shapes; a LibOS may have 32",
+        "filter 'arp': it needs 17 loose shapes; a LibOS may have 16",
     ]
 
 
