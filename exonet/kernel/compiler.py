@@ -9,6 +9,7 @@ tables answer. Code is kept while the machine lives: a shape that comes back com
 import contextlib
 import queue
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -26,6 +27,8 @@ __all__ = ["Compiler"]
 
 #: Forms whose code is kept though no demux has them any more.
 KEPT = 512
+#: How long the compiler's thread may keep Python's lock, seconds: an inline LibOS's step waits for it. Usual are 5 ms.
+TURN_S = 0.0001
 
 
 class Compiler(Closing):
@@ -46,6 +49,7 @@ class Compiler(Closing):
         for end in (self._here, self._there):
             end.setblocking(False)
         self._thread: threading.Thread | None = None
+        self._usual_turn = sys.getswitchinterval()
         self.missing = ""  # why there is no native code at all
         self.compiled = 0
 
@@ -139,6 +143,7 @@ class Compiler(Closing):
 
     def _start(self) -> "queue.SimpleQueue[Form | None]":
         if self._thread is None:
+            sys.setswitchinterval(min(TURN_S, self._usual_turn))
             self._thread = threading.Thread(target=self._compile, name="exonet-compiler", daemon=True)
             self._thread.start()
         return self._wanted
@@ -168,6 +173,7 @@ class Compiler(Closing):
             self._wanted.put(None)
             self._thread.join()
             self._thread = None
+            sys.setswitchinterval(self._usual_turn)
         self._here.close()
         self._there.close()
 

@@ -25,11 +25,11 @@ from tests.bench.bench_demux_peers import Ours
 VICTIM = "udp and dst host 10.7.0.2"
 PASSES = 3
 #: A quota's worth, by default; and at an address that both of them share.
-OWN, SHARED = Quota().shapes, 32
+OWN, SHARED = Quota().shapes, Quota().loose_shapes
 
 
 def attack(context: Context, ours: Ours) -> Iterator[Figure]:
-    """Another's 64 shapes at its own address, and 32 at the victim's."""
+    """Another's 64 shapes at its own address, and 16 at the victim's."""
     yield from _attacked(context, ours, f"{OWN} shapes of another", "10.7.0.9", OWN)
     yield from _attacked(context, ours, f"{SHARED} shapes of another at the same address", "10.7.0.2", SHARED)
 
