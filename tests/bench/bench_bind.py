@@ -96,7 +96,8 @@ def hold(desk: Desk, count: int) -> int:
     native = desk.machine.native
     demux = lib.exo_machine_demux(native, 0, 0)
     model = desk.bindings.prepare(connected(0)).conjuncts[0].to_native(0)
-    box = ffi.new("struct exo_conjunct *", model[0])
+    box = ffi.new("struct exo_conjunct *")
+    ffi.memmove(box, model, ffi.sizeof("struct exo_conjunct"))
     for number in range(count):
         box.binding = check(lib.exo_machine_binding(native, desk.env.number, 0, 0), f"binding {number}")
         for i in range(box.atoms):
