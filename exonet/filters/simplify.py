@@ -22,7 +22,9 @@ MAX_CONJUNCTS = 4096
 SPACE_BITS = 32 * MAX_ATOMS
 GREEDY_LIMIT = 64
 MAX_OUTSIDE = 3
-MAX_COUNTED = 4095
+#: Breadths of one volume, and how many exclusions count.
+BREADTHS = 4096
+MAX_COUNTED = 1023
 
 
 def loosen(walk: Walk, path: State) -> State:
@@ -222,11 +224,13 @@ def _volume(conjunct: Conjunct) -> int:
 
 
 def with_breadth(conjuncts: Sequence[Conjunct]) -> tuple[Conjunct, ...]:
-    """Every conjunct with the breadth of the whole filter: how many headers it takes, then how few it excludes."""
+    """Every conjunct with the breadth of the whole filter: how many headers it takes, then how few it excludes. There
+    are numbers left above and below, for filters that are nested and differ by less (`kernel/nesting.py`).
+    """
     volume = sum(_volume(conjunct) for conjunct in conjuncts)
     scale = round(1024 * math.log2(volume)) if volume else 0
     excluded = min(sum(len(conjunct.excluded) for conjunct in conjuncts), MAX_COUNTED)
-    breadth = scale * (MAX_COUNTED + 1) + MAX_COUNTED - excluded
+    breadth = scale * BREADTHS + BREADTHS // 2 - excluded
     ordered = sorted(conjuncts, key=lambda c: (c.rank, *_structure(c), c.box, c.interval or (), c.excluded))
     return tuple(replace(conjunct, breadth=breadth) for conjunct in ordered)
 

@@ -18,6 +18,7 @@ from exonet.kernel.claims import Claim, Claims, Shape
 from exonet.kernel.estates import Estates
 from exonet.kernel.holding import Holding
 from exonet.kernel.native import MachinePort
+from exonet.kernel.nesting import breadth_between
 from exonet.kernel.prepared import Prepared
 from exonet.kernel.standing import Filters, Pair, Standing, exact, quick
 from exonet.trace import BindingMade, BindingRemoved, EventLog
@@ -45,7 +46,8 @@ class Claimant(Protocol):
 @dataclass(slots=True, eq=False)
 class Binding:
     """`extra`: conjuncts it holds beside its own so that it wins against wider bindings, all within its own, and how
-    many wider bindings each is for. `caused`: what others hold because of this one. serial: rises with age.
+    many wider bindings each is for. `caused`: what others hold because of this one. serial: rises with age. breadth:
+    where it is not its filter's (nesting.py).
     """
 
     number: int
@@ -59,6 +61,7 @@ class Binding:
     charged: int = 0
     shapes: Sequence[Shape] = ()
     loose: Sequence[Shape] = ()
+    breadth: int | None = None
     extra: dict[Any, int] = field(default_factory=dict)
     caused: dict["Binding", Sequence[Any]] = field(default_factory=dict)
     breaker: int = 0
@@ -197,7 +200,7 @@ class Bindings:
         near = index.near(candidate.filter.claims)
         if not near:
             return {}
-        extras: dict[Binding, dict[Any, None]] = {}
+        nested: list[tuple[Binding, Standing]] = []
         hard = 0
         for other in sorted(near, key=_age) if len(near) > 1 else near:
             if near[other]:
@@ -216,15 +219,46 @@ class Bindings:
                 raise ConflictError(self._conflict(candidate, other, found))
             if found.inside:
                 self._consent(candidate, other, consents)
-            if not found.settled:
-                self._add_extras(extras, candidate, found.inside)
-                self._add_extras(extras, other, found.around)
+            if not found.settled and (found.inside or found.around):
+                nested.append((other, found))
+        if not nested:
+            return {}
+        self._place(candidate, nested)
+        extras: dict[Binding, dict[Any, None]] = {}
+        for other, found in nested:
+            self._add_extras(extras, candidate, other, found.inside)
+            self._add_extras(extras, other, candidate, found.around)
         return {binding: list(more) for binding, more in extras.items()}
 
-    def _add_extras(self, extras: dict[Binding, dict[Any, None]], winner: Binding, pairs: tuple[Pair, ...]) -> None:
+    def _place(self, candidate: Binding, nested: Sequence[tuple[Binding, Standing]]) -> None:
+        """Its breadth, where it ties with bindings that it is nested with."""
+        tied = self._filters.tied
+        inside = [other for other, found in nested if any(tied(*pair) for pair in found.around)]
+        around = [other for other, found in nested if any(tied(*pair) for pair in found.inside)]
+        own = self._filters.breadth(candidate.filter.conjuncts)
+        try:
+            placed = breadth_between(own, map(self._breadth, inside), map(self._breadth, around))
+        except ExhaustedError as error:
+            raise ExhaustedError(f"filter {quoted(candidate.text)}: {error}") from None
+        candidate.breadth = None if placed == own else placed
+
+    def _breadth(self, binding: Binding) -> int:
+        return self._filters.breadth(binding.filter.conjuncts) if binding.breadth is None else binding.breadth
+
+    def _placed(self, binding: Binding, conjuncts: Sequence[Any]) -> Sequence[Any]:
+        return conjuncts if binding.breadth is None else self._filters.of_breadth(conjuncts, binding.breadth)
+
+    def _boxes(self, binding: Binding) -> Sequence[Any]:
+        if binding.breadth is None:
+            return binding.filter.boxes()
+        return [self._filters.box(conjunct) for conjunct in self._placed(binding, binding.filter.conjuncts)]
+
+    def _add_extras(
+        self, extras: dict[Binding, dict[Any, None]], winner: Binding, loser: Binding, pairs: tuple[Pair, ...]
+    ) -> None:
         for inner, outer in pairs:
             try:
-                more = self._filters.separate(inner, outer)
+                more = self._filters.separate(self._placed(winner, inner), self._placed(loser, outer))
             except ExhaustedError as error:
                 raise ExhaustedError(
                     f"{winner}: {error}" if winner.serial else f"filter {quoted(winner.text)}: {error}"
@@ -308,7 +342,7 @@ class Bindings:
         """The effects, between two bursts; where one fails, every one of them is taken back."""
         flags = SNOOP if binding.snoop else 0
         binding.number = self._machine.bind(
-            binding.env, binding.port, flags, binding.filter.boxes(), self._filters.stamp, binding.part
+            binding.env, binding.port, flags, self._boxes(binding), self._filters.stamp, binding.part
         )
         if extras:
             self._install_extras(binding, extras)
@@ -352,7 +386,7 @@ class Bindings:
         """Puts a binding's conjuncts into the demux anew: its own, and what else it holds."""
         self._machine.clear(binding.port, binding.snoop, binding.number)
         self._put(binding, [self._filters.box(conjunct) for conjunct in binding.extra])
-        self._put(binding, binding.filter.boxes())
+        self._put(binding, self._boxes(binding))
 
     def unbind(self, env: Claimant, number: int) -> None:
         """UsageError where it is not one of env's."""

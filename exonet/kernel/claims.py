@@ -304,7 +304,8 @@ class _Meeting:
         self.around = around and asking.plain and asking.admits(group.kind)
         #: So is all that is met on that field.
         own = asking.field
-        self.settled = self.around and (own is None or group.kind.known(own)[1] == own.most)
+        more = _bits(group.kind) > _bits(asking)
+        self.settled = self.around and more and (own is None or group.kind.known(own)[1] == own.most)
 
     def met(self, claim: Claim) -> Iterable[Entry]:
         """Whom the claim may meet in the group: none that is strictly inside it and smaller, if all there are."""
@@ -318,6 +319,10 @@ class _Meeting:
         if isinstance(bucket, Line) and self.field is not None:
             return bucket.overlapping(*claim.bounds(self.field))
         return () if isinstance(bucket, Line) else bucket
+
+
+def _bits(kind: Kind) -> int:
+    return sum(mask.bit_count() for _, mask in kind.masks)
 
 
 def _ruler(asking: Kind, asked: Kind) -> Ruler | None:
@@ -435,16 +440,16 @@ class Claims:
                 self._rest(claim.kind)
 
     def near(self, claims: Sequence[Claim]) -> dict[Any, bool]:
-        """Every owner that may hold frames of these claims in another way than strictly inside one of them; and
-        whether it is seen that they are strictly inside its own, and asked first.
+        """Every owner that may hold frames of these claims in another way than strictly inside one of them and asked
+        first; and whether it is seen that they are strictly inside its own, and asked first.
         """
         found: dict[Owner, bool] = {}
         single = len(claims) == 1
         for claim in claims:
             for meeting in self._group(claim.kind).meetings.values():
                 for owner, other in meeting.met(claim):
-                    if meeting.around and claim.low > owner.high and claim.spans(other):
-                        continue  # strictly inside
+                    if meeting.around and other.rank < claim.rank and claim.low > owner.high and claim.spans(other):
+                        continue  # strictly inside, and asked first
                     found[owner] = (
                         single
                         and meeting.inside

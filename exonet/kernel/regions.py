@@ -8,13 +8,14 @@ authorised and what is installed cannot disagree (DESIGN §5).
 import math
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from weakref import WeakValueDictionary
 
 from exonet.abi import ffi, lib
 from exonet.errors import ExhaustedError, FilterError
 from exonet.filters.compile import CompiledFilter, conjuncts_of, fill, of_source
-from exonet.filters.conjunct import FRAME, LENGTH, Conjunct
+from exonet.filters.conjunct import FRAME, LENGTH, Conjunct, apart
 from exonet.filters.fields import Expression
 from exonet.filters.form import shape_of
 from exonet.filters.libpcap import Libpcap
@@ -185,6 +186,17 @@ class Regions:
 
     def nesting(self, a: Sequence[Conjunct], b: Sequence[Conjunct]) -> Nesting:
         return nesting(a, b)
+
+    def breadth(self, conjuncts: Sequence[Conjunct]) -> int:
+        """Of the filter that they are."""
+        return conjuncts[0].breadth if conjuncts else 0
+
+    def of_breadth(self, conjuncts: Sequence[Conjunct], breadth: int) -> tuple[Conjunct, ...]:
+        return tuple(replace(conjunct, breadth=breadth) for conjunct in conjuncts)
+
+    def tied(self, inner: Sequence[Conjunct], outer: Sequence[Conjunct]) -> bool:
+        """Is there an inner one that fixes as many bits as an outer one that it overlaps?"""
+        return any(a.specificity == b.specificity and not apart(a, b) for a in inner for b in outer)
 
     def separate(self, inner: Sequence[Conjunct], outer: Sequence[Conjunct]) -> list[Conjunct]:
         """What `inner` needs beside its own conjuncts to win everywhere."""

@@ -37,6 +37,14 @@ class Filters(Protocol):
     def nesting(self, a: Sequence[Any], b: Sequence[Any]) -> Any:
         """.inside, .around: pairs of conjuncts, and .clash: an example where there is a pair that overlaps in part."""
 
+    def breadth(self, conjuncts: Sequence[Any]) -> int:
+        """Of the filter that they are."""
+
+    def of_breadth(self, conjuncts: Sequence[Any], breadth: int) -> Sequence[Any]: ...
+
+    def tied(self, inner: Sequence[Any], outer: Sequence[Any]) -> bool:
+        """Is there an inner one that fixes as many bits as an outer one that it overlaps?"""
+
     def separate(self, inner: Sequence[Any], outer: Sequence[Any]) -> Sequence[Any]:
         """Conjuncts by which the inner one wins from the outer everywhere, beside its own."""
 

@@ -131,6 +131,15 @@ class FakeFilters:
     def whole(self, region: str | None) -> bool:
         return True
 
+    def breadth(self, conjuncts: Sequence[Box]) -> int:
+        return 0
+
+    def of_breadth(self, conjuncts: Sequence[Box], breadth: int) -> Sequence[Box]:
+        return conjuncts
+
+    def tied(self, inner: Sequence[Box], outer: Sequence[Box]) -> bool:
+        return False
+
 
 @dataclass
 class FakeMachine:
