@@ -204,7 +204,7 @@ int32_t exo_demux_insert(struct exo_demux *demux, const struct exo_conjunct *con
     if (code && made)
         drop_shape(demux, place);
     else if (made)
-        demux_dispatch(demux);
+        demux_dispatch(demux, !demux->shape[place]->destination);
     return code;
 }
 
@@ -245,7 +245,7 @@ static int unlink_entry(struct exo_demux *demux, struct demux_shape *shape, uint
 int32_t exo_demux_remove(struct exo_demux *demux, uint32_t binding)
 {
     int32_t removed = 0;
-    int changed = 0;
+    int changed = 0, loose = 0;
     if (binding >= demux->head_capacity)
         return 0;
     for (uint32_t handle = demux->head[binding]; handle != DEMUX_NONE; removed++) {
@@ -254,12 +254,13 @@ int32_t exo_demux_remove(struct exo_demux *demux, uint32_t binding)
         handle = demux_entry_at(shape, number)->next_binding;
         if (!unlink_entry(demux, shape, number))
             continue;
+        loose |= !shape->destination;
         drop_shape(demux, place);
         changed = 1;
     }
     demux->head[binding] = DEMUX_NONE;
     if (changed)
-        demux_dispatch(demux);
+        demux_dispatch(demux, loose);
     return removed;
 }
 

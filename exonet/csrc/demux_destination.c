@@ -82,6 +82,7 @@ static int32_t grow_sets(struct demux_branch *branch)
     memset(set + branch->set_room, 0, (room - branch->set_room) * sizeof *set);
     branch->set = set;
     branch->set_room = room;
+    branch->set[0].stale |= !branch->sets;
     branch->sets += !branch->sets;
     return 0;
 }
@@ -123,6 +124,7 @@ static uint16_t set_with(struct exo_demux *demux, struct demux_branch *branch, u
         branch->sets += at == branch->sets;
         memcpy(branch->set[at].shapes, shapes, sizeof branch->set[at].shapes);
         demux_list(demux, &branch->set[at].leaf, ethertype, protocol, branch->set[at].shapes);
+        branch->set[at].stale = 0;
     }
     branch->set[at].destinations++;
     return (uint16_t)at;
@@ -201,8 +203,11 @@ void demux_destination_forget(struct exo_demux *demux, uint32_t place)
     for (uint32_t f = 0; f < 2; f++)
         for (uint32_t p = 0; p < DEMUX_PROTOCOLS; p++) {
             struct demux_branch *branch = &demux->branch[ethertype_of_family[f]][p];
-            for (uint32_t s = 0; s < branch->sets; s++)
-                branch->set[s].shapes[place / 64] &= ~((uint64_t)1 << place % 64);
+            for (uint32_t s = 0; s < branch->sets; s++) {
+                uint64_t bit = (uint64_t)1 << place % 64;
+                branch->set[s].stale |= (branch->set[s].shapes[place / 64] & bit) != 0;
+                branch->set[s].shapes[place / 64] &= ~bit;
+            }
         }
 }
 

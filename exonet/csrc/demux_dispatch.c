@@ -109,7 +109,7 @@ static int is_apart(const struct exo_form *form)
     return ethertype != DEMUX_OTHER && ethertype != DEMUX_IP4 && ethertype != DEMUX_IP6;
 }
 
-void demux_dispatch(struct exo_demux *demux)
+void demux_dispatch(struct exo_demux *demux, int loose)
 {
     uint16_t order[EXO_MAX_SHAPES];
     uint32_t n = order_shapes(demux, order);
@@ -123,8 +123,12 @@ void demux_dispatch(struct exo_demux *demux)
                 fixing += demux->shape[all->place[i]]->destination != 0;
             branch->split = fixing > DEMUX_UNSPLIT;
             branch->apart = !branch->split && all->first_wins && all->count && is_apart(&demux->shape[all->place[0]]->form);
-            for (uint32_t s = 0; s < branch->sets; s++)
-                list_ordered(demux, order, n, &branch->set[s].leaf, ethertype, protocol, branch->set[s].shapes);
+            for (uint32_t s = 0; s < branch->sets; s++) {
+                struct demux_set *set = &branch->set[s];
+                if (loose || set->stale)
+                    list_ordered(demux, order, n, &set->leaf, ethertype, protocol, set->shapes);
+                set->stale = 0;
+            }
         }
     demux->generation++;
 }

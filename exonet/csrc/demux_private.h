@@ -96,6 +96,7 @@ struct demux_leaf {
 struct demux_set {
     uint64_t shapes[DEMUX_SET_WORDS];
     uint32_t destinations;           /* whose set it is */
+    uint32_t stale;                  /* a shape of it is gone: its list is to be made anew */
     struct demux_leaf leaf;
 };
 
@@ -104,7 +105,7 @@ enum demux_ethertypes { DEMUX_OTHER, DEMUX_IP4, DEMUX_IP6, DEMUX_ARP, DEMUX_VLAN
 enum demux_protocols { DEMUX_ANY, DEMUX_TCP, DEMUX_UDP, DEMUX_ICMP, DEMUX_ICMP6, DEMUX_SCTP, DEMUX_PROTOCOLS };
 
 #define DEMUX_UNSPLIT 4u             /* shapes that fix a destination and are asked all the same */
-#define DEMUX_MOST_SETS 1024u
+#define DEMUX_MOST_SETS 4096u
 #define DEMUX_ALL_SHAPES UINT16_MAX  /* for an address that comes when there are too many sets */
 
 struct demux_branch {
@@ -299,7 +300,8 @@ uint32_t demux_tree_find(const struct demux_shape *shape, uint32_t root, const s
 /* Every interval that overlaps low..high, in their order. */
 void demux_tree_visit(const struct demux_shape *shape, uint32_t root, uint32_t low, uint32_t high, demux_visit visit, void *context);
 /* demux_dispatch.c */
-void demux_dispatch(struct exo_demux *demux);
+/* A shape came or went. loose: one that fixes no destination, so it is in every list. */
+void demux_dispatch(struct exo_demux *demux, int loose);
 int demux_belongs(const struct exo_form *form, uint32_t ethertype, uint32_t protocol);
 /* The shapes of a branch that fix no destination, and those that do and are in the set; NULL: all. */
 void demux_list(const struct exo_demux *demux, struct demux_leaf *leaf, uint32_t ethertype, uint32_t protocol, const uint64_t *set);

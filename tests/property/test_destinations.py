@@ -126,28 +126,28 @@ def at_address(box: Any, address: int) -> Any:
 
 
 def test_more_sets_of_shapes_than_there_is_room_for_are_asked_in_full() -> None:
-    """2,000 addresses, each with shapes of its own choice out of eleven: some fall back to all, none is answered
+    """8,000 addresses, each with shapes of its own choice out of thirteen: some fall back to all, none is answered
     wrong.
     """
     demux, base = Demux(5), 10 << 24
     boxes = [
         compile_filter(f"ip proto 17 and dst host 10.1.2.3 and ether[{50 + i}] = 7").conjuncts[0].to_native(0)
-        for i in range(11)
+        for i in range(13)
     ]
     frames, owners = [], []
-    for address in range(1, 2001):
-        chosen = [i for i in range(11) if address >> i & 1]
+    for address in range(1, 8001):
+        chosen = [i for i in range(13) if address >> i & 1]
         for i in chosen:
             box = at_address(boxes[i], base + address)
-            box.binding = address * 11 + i
+            box.binding = address * 13 + i
             check(lib.exo_demux_insert(demux.native, box), "conjunct")
         data = bytearray(frame_of("ip", 0, dict.fromkeys(FIELDS, 0))[0])
         data[30:34] = (base + address).to_bytes(4, "big")
         data[50 + chosen[-1]] = 7
         frames.append((bytes(data), len(data)))
-        owners.append(address * 11 + chosen[-1])
+        owners.append(address * 13 + chosen[-1])
     assert demux.classify(frames) == owners
-    for address in range(1, 2001):
-        for i in range(11):
-            assert demux.remove(address * 11 + i) == address >> i & 1
+    for address in range(1, 8001):
+        for i in range(13):
+            assert demux.remove(address * 13 + i) == address >> i & 1
     assert (demux.shapes, demux.conjuncts) == (0, 0)
