@@ -201,7 +201,7 @@ class Walk:
                 self._steps -= 1
                 if self._steps < 0:
                     raise Undecomposable(f"it takes more than {MAX_STEPS} steps to follow")
-                more = self._followed(state)
+                more = self._followed(state, asking=guards is not None)
                 if isinstance(more, bool):
                     accepted = more
                     break
@@ -214,16 +214,16 @@ class Walk:
             if accepted is not None:
                 yield state, accepted
 
-    def _followed(self, state: State) -> list[State] | bool:
+    def _followed(self, state: State, *, asking: bool) -> list[State] | bool:
         """One instruction. Where its outcome cannot be said of fields one by one, the way ends here: of the frames that
-        come so far those match that the program takes.
+        come so far those match that the program takes. Asked about all of them, that is a no, unless they are those.
         """
         try:
             return self._step(state, self._program[state.pc])
         except _Entangled:
             if len(self._program) > MAX_PROGRAM:
                 raise
-            return state.fix((self._verdict, 1, 1))
+            return self._verdict in state.bits if asking else state.fix((self._verdict, 1, 1))
 
     def _step(self, state: State, instruction: Instruction) -> list[State] | bool:
         """One instruction: the states after it, or the verdict of a return."""

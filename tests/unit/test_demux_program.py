@@ -188,3 +188,20 @@ def test_a_programs_space_is_its_own() -> None:
     assert len(spaces) == 6 and max(spaces) < LENGTH
     assert {program_of(space) for space in spaces} == {b"", b"\0", b"\0\0", b"\1", b"ab", b"ba"}
     assert program_of(LENGTH) is None and program_of(0) is None and program_of(14) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["geneve 12345 and (host 10.20.30.40 or not tcp port 0)", "geneve and not tcp", "geneve and (ip or not udp)"],
+)
+def test_options_that_reach_past_the_frame_are_refused_as_libpcap_does(text: str) -> None:
+    """What a way needs of a program is not dropped because all of its known fields may be."""
+    head = bytes.fromhex("02000000000202000000000108004500005000010000401100000a141e280a141e29303917c100000000")
+    inner = bytes.fromhex("2400010000408400000a141edd0a141e29000703ff")
+    program, conjuncts = Libpcap().compile(text), compile_filter(text).conjuncts
+    for options in (0, 1, 2, 17, 63):
+        for protocol in (0x0800, 0x0806, 0x86DD, 0x1234):
+            data = head + bytes([options, 0]) + protocol.to_bytes(2, "big") + b"\x00\x30\x39\x00" + bytes(8) + inner
+            data += bytes(30)
+            taken = any(conjunct.matches(data, len(data)) for conjunct in conjuncts)
+            assert taken == program.matches(data, len(data)), (options, protocol)
