@@ -6,11 +6,17 @@
  */
 #include "machine_private.h"
 
+/* Transports that begin with the two ports: TCP, UDP, DCCP, SCTP, UDP-Lite. */
+static int has_ports(uint8_t protocol)
+{
+    return protocol == 6 || protocol == 17 || protocol == 33 || protocol == 132 || protocol == 136;
+}
+
 /* What was sent to a port comes back from there; the answer to a ping is one of its own kind. */
 static void turn_payload(uint8_t *l4, uint8_t protocol, uint8_t icmp, uint8_t ping, uint8_t answer)
 {
     uint8_t port[2];
-    if (protocol == 6 || protocol == 17) {
+    if (has_ports(protocol)) {
         memcpy(port, l4, 2);
         memcpy(l4, l4 + 2, 2);
         memcpy(l4 + 2, port, 2);
@@ -19,6 +25,7 @@ static void turn_payload(uint8_t *l4, uint8_t protocol, uint8_t icmp, uint8_t pi
     }
 }
 
+/* Of a later fragment only payload is quoted, which says nothing about an owner: 0. */
 static uint32_t turn_ip4(const struct exo_l3 *l3, uint8_t *out)
 {
     const uint8_t *ip = l3->data;
@@ -32,7 +39,7 @@ static uint32_t turn_ip4(const struct exo_l3 *l3, uint8_t *out)
         return 0;
     const uint8_t *quoted = ip + inner;
     uint32_t header = 4u * (quoted[0] & 15);
-    if (header < 20 || l3->length < inner + header + 8)
+    if (header < 20 || l3->length < inner + header + 8 || (exo_be16(quoted + 6) & 0x1fff))
         return 0;
     memcpy(out, quoted, header + 8);
     memcpy(out + 12, quoted + 16, 4);
@@ -48,6 +55,8 @@ static uint32_t turn_ip6(const struct exo_l3 *l3, uint8_t *out)
     if (l3->length < 40 + 8 + 40 + 8 || ip[6] != 58 || ip[40] >= 128)
         return 0;
     const uint8_t *quoted = ip + 48;
+    if (quoted[6] == 44 && (exo_be16(quoted + 42) & 0xfff8))
+        return 0;
     memcpy(out, quoted, 48);
     memcpy(out + 8, quoted + 24, 16);
     memcpy(out + 24, quoted + 8, 16);

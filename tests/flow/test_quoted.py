@@ -2,12 +2,14 @@
 """ICMP errors of a burst (SEMANTICS R3): each goes to the owner of what it quotes, whoever is beside it."""
 
 import random
+import struct
 from collections.abc import Sequence
 
+import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
-from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6TimeExceeded, IPv6
+from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6TimeExceeded, IPv6, IPv6ExtHdrFragment
 from scapy.layers.l2 import Ether
-from scapy.packet import Packet
+from scapy.packet import Packet, Raw
 
 from exonet.abi import lib
 from tests.fakes.frames import HERE, HOST, HOST6, PEER, PEER6, THERE, arp_request, frag, tcp, udp
@@ -115,6 +117,40 @@ def test_r03_an_error_keeps_its_own_owner_where_its_quote_has_none() -> None:
     ours = error(IP(src=HOST, dst=PEER) / UDP(sport=2000, dport=9))
     got = delivered([(0, stray), (0, ours), (0, stray)], ["icmp", "udp dst port 2000"])
     assert [*got.values()] == [[stray, stray], [ours]]
+
+
+def sent_from(family: int, protocol: int, sport: int, dport: int) -> Packet:
+    """A packet of a transport that begins with its ports."""
+    head = IPv6(src=HOST6, dst=PEER6, nh=protocol) if family == 6 else IP(src=HOST, dst=PEER, proto=protocol)
+    return head / Raw(struct.pack(">HHI", sport, dport, 0))
+
+
+@pytest.mark.parametrize("protocol", [6, 17, 33, 132, 136])
+@pytest.mark.parametrize("family", [4, 6])
+def test_r03_whatever_transport_an_error_quotes_its_sender_gets_it(family: int, protocol: int) -> None:
+    """TCP, UDP, DCCP, SCTP, UDP-Lite: not who owns the port that it was sent to."""
+    at = "ip6[42:2]" if family == 6 else "ip[22:2]"
+    head = f"ip6[6] = {protocol}" if family == 6 else f"ip[9] = {protocol} and ip[0] = 0x45"
+    sender, other = (f"{head} and {at} = {port}" for port in (5000, 6000))
+    ours = error(sent_from(family, protocol, 5000, 6000))
+    assert delivered([(0, ours)], [sender, other]) == {sender: [ours], other: []}
+
+
+@pytest.mark.parametrize("text", ["udp and dst port 1000", "tcp and dst port 1000", "icmp[0] = 0"])
+def test_r03_an_error_that_quotes_a_later_fragment_quotes_no_port(text: str) -> None:
+    """What it has of the packet is payload: the error goes to its own owner."""
+    protocol = {"udp": 17, "tcp": 6, "icmp": 1}[text[:4].rstrip("[ ")]
+    start = b"\x08\0" if protocol == 1 else struct.pack(">H", 1000)
+    quote = error(IP(src=HOST, dst=PEER, frag=100, proto=protocol) / Raw(start + bytes(10)))
+    assert delivered([(0, quote)], [text, "icmp[0] = 11"]) == {text: [], "icmp[0] = 11": [quote]}
+
+
+def test_r03_an_error_that_quotes_a_later_fragment_of_ip6_is_its_own_owners() -> None:
+    texts = ["ip6[6] = 44 and ip6[40] = 17", "ip6[6] = 58"]
+    later = IPv6(src=HOST6, dst=PEER6) / IPv6ExtHdrFragment(nh=17, offset=100) / Raw(struct.pack(">HHI", 1000, 9, 0))
+    first = IPv6(src=HOST6, dst=PEER6) / IPv6ExtHdrFragment(nh=17, m=1) / Raw(struct.pack(">HHI", 1000, 9, 0))
+    sent = [error(first), error(later)]
+    assert delivered([(0, frame) for frame in sent], texts) == {texts[0]: sent[:1], texts[1]: sent[1:]}
 
 
 def test_r02_r03_an_error_to_a_group_is_a_group_frame() -> None:
