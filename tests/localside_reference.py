@@ -103,16 +103,23 @@ class Side:
 
 
 def upper_layer(packet: bytes) -> tuple[int, bytes | None] | None:
-    """Protocol and bytes behind at most seven extension headers; None for the bytes of a later fragment."""
-    following, at = packet[6], 40
+    """Protocol and bytes behind at most seven extension headers; None for the bytes of a later fragment. Nothing where
+    a first fragment has not all headers (RFC 7112) or has neighbour discovery (RFC 6980), or a later one hides what
+    it has.
+    """
+    following, at, fragment = packet[6], 40, False
     for _ in range(8):
         if following not in EXTENSIONS:
-            return following, packet[at:]
+            upper = packet[at:]
+            if fragment and (len(upper) < 8 or (following == 58 and upper[0] in range(133, 138))):
+                return None
+            return following, upper
+        fragment = fragment or following == 44
         if at + 8 > len(packet):
             return None
         size = {44: 8, 51: 4 * (packet[at + 1] + 2)}.get(following, 8 * (packet[at + 1] + 1))
         if following == 44 and be16(packet, at + 2) & 0xFFF8:
-            return packet[at], None
+            return None if packet[at] in EXTENSIONS else (packet[at], None)
         following, at = packet[at], at + size
         if at > len(packet):
             return None

@@ -4,7 +4,7 @@
  * LibOS can change, is asked of the sender's demux (localside.c) in one call. What no box can say is checked here, of frames that lie
  * in one: lengths that other fields give, addresses that must equal each other, options that are walked. A frame with tags or
  * extension headers is reduced to what it carries and asked alone. Reads nothing past frame->len, nor past the packet's own length.
- * RFC 826, 791, 8200, 4861.
+ * RFC 826, 791, 8200, 4861, 6980, 7112.
  */
 #include "localside.h"
 #include "machine_private.h"
@@ -24,27 +24,41 @@ struct sent {
     uint8_t plain;           /* no tag and no extension header: what the boxes are said over */
 };
 
-/* The upper-layer header behind extension headers, at most eight of them. 0: there is none. */
+static inline int is_extension(uint8_t next)
+{
+    return next == 0 || next == 43 || next == 44 || next == 60 || next == 51;
+}
+
+static int is_discovery(const struct sent *s)
+{
+    return s->protocol == 58 && s->l4_bytes >= 8 && s->l4[0] >= 133 && s->l4[0] <= 137;
+}
+
+/* The upper-layer header behind extension headers, at most eight of them. 0: there is none, or it is fragmented as it must not be: the
+ * first fragment holds the whole chain (RFC 7112) and no neighbour discovery (RFC 6980). So a later one holds none, unless it does
+ * not even say what follows its own header. */
 static int walk_extensions(struct sent *s, const uint8_t *ip, uint32_t length)
 {
     uint8_t next = ip[6];
     uint32_t at = 40;
+    int fragment = 0;
     for (int i = 0; i < 8; i++) {
-        if (EXO_LIKELY(next != 0 && next != 43 && next != 44 && next != 60 && next != 51)) {
+        if (EXO_LIKELY(!is_extension(next))) {
             s->protocol = next;
             s->l4 = ip + at;
             s->l4_bytes = length - at;
-            return 1;
+            return !fragment || (s->l4_bytes >= 8 && !is_discovery(s));
         }
         s->plain = 0;
         if (at + 8 > length)
             return 0;
         uint32_t size = next == 44 ? 8 : next == 51 ? 4u * (ip[at + 1] + 2u) : 8u * (ip[at + 1] + 1u);
         int later = next == 44 && exo_be16(ip + at + 2) & 0xfff8;
+        fragment |= next == 44;
         next = ip[at];
         if (later) {
             s->protocol = next;
-            return 1;
+            return !is_extension(next);
         }
         at += size;
         if (at > length)
@@ -137,11 +151,6 @@ static int discovery_own(const struct sent *s)
     case 131: case 143: return 1;
     default: return 0;
     }
-}
-
-static int is_discovery(const struct sent *s)
-{
-    return s->protocol == 58 && s->l4_bytes >= 8 && s->l4[0] >= 133 && s->l4[0] <= 137;
 }
 
 static int from_nowhere(const struct sent *s)

@@ -29,6 +29,7 @@ from scapy.layers.sctp import SCTP
 from scapy.packet import Packet, Raw
 
 from exonet.abi import check, ffi, lib
+from tests.localside_reference import lets
 
 OWN, ALIEN = "02:00:00:00:00:01", "02:00:00:00:00:66"
 NET4, NET6 = IPv4Network("10.0.0.4/30"), IPv6Network("fd00::4/126")
@@ -109,6 +110,14 @@ def foreign(packet: Packet, families: set[int]) -> str:
 
 def foreign6(packet: Packet, families: set[int]) -> str:
     none = packet[IPv6].src == "::"
+    discovery = (ICMPv6ND_NS, ICMPv6ND_NA, ICMPv6ND_RS, ICMPv6ND_RA, ICMPv6ND_Redirect)
+    if IPv6ExtHdrFragment in packet and any(kind in packet for kind in discovery):
+        return "neighbour discovery in fragments"
+    layer = packet.getlayer(IPv6ExtHdrFragment)
+    while layer:
+        if layer.offset and layer.nh in (0, 43, 44, 51, 60):
+            return "a later fragment of who knows what"
+        layer = layer.payload.getlayer(IPv6ExtHdrFragment)
     silent = any(kind in packet for kind in (ICMPv6ND_NS, ICMPv6ND_RS, ICMPv6MLReport2))
     if 6 not in families or not (own6(packet[IPv6].src) or (none and silent)):
         return "IPv6 source"
@@ -148,8 +157,8 @@ def random4(pick: random.Random) -> Packet:
 def random6(pick: random.Random) -> Packet:
     packet: Packet = IPv6(src=pick.choice(SOURCES6), dst="fd00::99", hlim=255)
     for _ in range(pick.choice([0, 0, 0, 1, 2])):
-        kinds = [IPv6ExtHdrHopByHop(), IPv6ExtHdrDestOpt(), IPv6ExtHdrRouting(), IPv6ExtHdrFragment(offset=0, m=1)]
-        packet = packet / pick.choice(kinds)
+        fragment = IPv6ExtHdrFragment(offset=pick.choice([0, 0, 1]), m=pick.choice([0, 1, 1]))
+        packet = packet / pick.choice([IPv6ExtHdrHopByHop(), IPv6ExtHdrDestOpt(), IPv6ExtHdrRouting(), fragment])
     target, lladdr = pick.choice(SOURCES6), pick.choice([OWN, OWN, ALIEN])
     uppers = [
         ICMPv6ND_NS(tgt=target) / ICMPv6NDOptSrcLLAddr(lladdr=lladdr),
@@ -244,6 +253,7 @@ LONG = IPv6ExtHdrDestOpt()
         (IPv6ExtHdrHopByHop() / LONG / UDP(sport=1500), True),
         (IPv6ExtHdrHopByHop() / LONG / UDP(sport=2500), False),
         (IPv6ExtHdrFragment(offset=0, m=1) / UDP(sport=1500), True),
+        (IPv6ExtHdrFragment(offset=0, m=1, nh=17) / Raw(b"\x05\xdc\0\7"), False),
         (IPv6ExtHdrFragment(offset=9, m=0, nh=17) / Raw(bytes(30)), False),
         (LONG / LONG / LONG / LONG / LONG / LONG / LONG / LONG / UDP(sport=1500), False),
         (LONG / LONG / LONG / LONG / LONG / LONG / LONG / UDP(sport=1500), True),
@@ -253,3 +263,53 @@ LONG = IPv6ExtHdrDestOpt()
 def test_r11_extension_headers_are_walked_to_the_port(packet: Packet, passes: bool, verdict: Any) -> None:
     data = bytes(Ether(src=OWN, dst=ALIEN) / IPv6(src="fd00::4", dst="fd00::99") / packet)
     assert (verdict(SETS["ports"], data) == 0) is passes
+
+
+NA = bytes(ICMPv6ND_NA(tgt="fd00::4") / ICMPv6NDOptDstLLAddr(lladdr=ALIEN))
+RA = bytes(ICMPv6ND_RA(routerlifetime=1800))
+ECHO = bytes(ICMPv6EchoRequest(id=1500))
+OPTIONS = bytes([58, 0, 1, 4, 0, 0, 0, 0])  # destination options, then ICMPv6
+TO_UDP = bytes([17, 0, 1, 4, 0, 0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("following", "offset", "more", "payload", "passes"),
+    [
+        (58, 0, 1, ECHO, True),
+        (58, 0, 0, ECHO, True),
+        (60, 0, 1, OPTIONS + ECHO, True),
+        (58, 1, 0, bytes(30), True),  # the first one says what it is: an echo, or it did not leave
+        (17, 1, 0, bytes(30), True),
+        (17, 0, 1, bytes(8), True),
+        (60, 0, 1, TO_UDP + bytes(8), True),
+        # RFC 7112: the first fragment has the whole chain of headers
+        (60, 0, 1, OPTIONS, False),
+        (60, 0, 1, TO_UDP, False),
+        (60, 0, 1, b"\x3a\x01\x01\x04" + bytes(4), False),
+        (58, 0, 1, b"", False),
+        (58, 0, 0, RA[:4], False),
+        (58, 0, 1, RA[:4], False),
+        (17, 0, 1, bytes(4), False),
+        # a later one of which nobody can tell what it carries
+        (60, 1, 0, RA, False),
+        (60, 1, 0, NA, False),
+        (44, 1, 0, RA, False),
+        (0, 1, 0, RA, False),
+        # RFC 6980: neighbour discovery has no fragment header
+        (58, 0, 1, NA[:24], False),
+        (58, 0, 1, NA[:8], False),
+        (58, 0, 0, bytes(ICMPv6ND_NA(tgt="fd00::4")), False),
+        (58, 0, 1, bytes(ICMPv6ND_NS(tgt="fd00::99")), False),
+        (58, 0, 1, bytes(ICMPv6ND_RS()), False),
+        (58, 0, 1, RA, False),
+        (60, 0, 1, OPTIONS + NA[:24], False),
+        (60, 0, 0, OPTIONS + bytes(ICMPv6ND_RS()), False),
+    ],
+)
+def test_r11_no_neighbour_discovery_in_fragments(
+    following: int, offset: int, more: int, payload: bytes, passes: bool, verdict: Any
+) -> None:
+    fragment = IPv6ExtHdrFragment(nh=following, offset=offset, m=more, id=7)
+    data = bytes(Ether(src=OWN, dst=ALIEN) / IPv6(src="fd00::4", dst="fd00::99", nh=44) / fragment / Raw(payload))
+    assert (verdict(SETS["whole"], data) == 0) is passes
+    assert lets(SETS["whole"], data) is passes
