@@ -60,7 +60,8 @@ enum exo_demux_limits {
 enum exo_demux_owner { EXO_NO_OWNER = 4294967295, EXO_NO_ENTRY = 4294967295, EXO_ANY_PROTOCOL = 256 };
 
 /* A load of 1, 2, 4 or 8 bytes in the machine's own order at base + offset, masked: a part of the key. It ends where its last
- * masked byte does (so the guards cover it) and may begin before the base. */
+ * masked byte does (so the guards cover it) and may begin before the base. Of what is excluded, the first three bytes of a frame are
+ * a load too. */
 struct exo_lane {
     int32_t offset;
     uint16_t base;

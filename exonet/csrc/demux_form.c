@@ -192,6 +192,12 @@ static int lane_after(const struct demux_parted *parted, uint32_t i, uint32_t j)
     return parted->value[i] > parted->value[j];
 }
 
+/* No load of four bytes ends with the third of a frame, so these three are a load of their own. */
+static int ends_at_third_byte(const struct exo_atom *atom)
+{
+    return atom->base == EXO_BASE_FRAME && !atom->offset && atom->mask >> 24 && !(atom->mask & 0xff) && atom->mask & 0xff00;
+}
+
 /* Adds an atom that must not hold as a lane of its own, keeping these sorted. */
 static int32_t add_excluded(struct demux_parted *parted, const struct exo_atom *atom)
 {
@@ -206,8 +212,11 @@ static int32_t add_excluded(struct demux_parted *parted, const struct exo_atom *
     if (masked.length_mask) {
         form->lane[at] = (struct exo_lane){0, EXO_BASE_LENGTH, 4, masked.length_mask};
         parted->value[at] = masked.length_value;
-    } else if (cut_lane(&form->lane[at], &parted->value[at], masked.byte, masked.count) != masked.count) {
-        return EXO_E_INVALID;   /* three bytes at the very beginning of a frame */
+    } else if (ends_at_third_byte(&positive)) {
+        form->lane[at] = (struct exo_lane){0, EXO_BASE_FRAME, 3, __builtin_bswap32(positive.mask)};
+        parted->value[at] = __builtin_bswap32(positive.value);
+    } else {
+        cut_lane(&form->lane[at], &parted->value[at], masked.byte, masked.count);
     }
     form->excluded++;
     for (uint32_t j = at; j > form->lanes && lane_after(parted, j - 1, j); j--) {

@@ -197,11 +197,12 @@ static inline int demux_is_plain(const struct demux_shape *shape) { return !shap
 static inline uint64_t demux_load(const uint8_t *p, uint32_t bytes)
 {
     uint64_t v8;
-    uint32_t v4;
+    uint32_t v4 = 0;
     uint16_t v2;
     switch (bytes) {
     case 8: memcpy(&v8, p, 8); return v8;
     case 4: memcpy(&v4, p, 4); return v4;
+    case 3: memcpy(&v4, p, 3); return v4;
     case 2: memcpy(&v2, p, 2); return v2;
     default: return *p;
     }

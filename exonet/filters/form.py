@@ -23,7 +23,7 @@ BASES = {
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """A masked load of 1, 2, 4 or 8 bytes at base + offset, in the machine's byte order."""
+    """A masked load of 1, 2, 4 or 8 bytes (excluded: of 3 too) at base + offset, in the machine's byte order."""
 
     base: int
     offset: int

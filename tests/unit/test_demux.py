@@ -10,6 +10,7 @@ from exonet.abi import NO_OWNER, ffi, lib
 from exonet.errors import FilterError
 from exonet.filters.compile import compile_filter
 from exonet.filters.conjunct import Conjunct
+from exonet.filters.libpcap import Libpcap
 from exonet.filters.reference import Reference
 from tests.demux_box import Demux, burst, made_frames
 
@@ -128,6 +129,59 @@ def test_a_conflict_of_exclusions_needs_the_same_ones():
     assert first and second
     assert [demux.insert(1, first), demux.insert(2, second), demux.insert(3, first)] == [0, 0, lib.EXO_E_CONFLICT]
     assert demux.classify([(b"\1\0", 2), (b"\1\1", 2), (b"\1\2", 2)])[:2] == [2, 1]
+
+
+def test_a_length_of_many_values_is_given_back_to_who_has_some_of_them() -> None:
+    """Lengths are fields of 32 bits: intervals of 65,536 values and more fix some of them, and the narrower wins."""
+    demux = Demux()
+    spans = {1: (0, 2**32 - 1), 2: (70_000, 140_000), 3: (1, 5), 4: (100, 2**32 - 1), 5: (60_000, 2**31)}
+    box = native(atoms=1, atom=[(lib.EXO_BASE_FRAME, 12, 0xFFFF0000, 0x08000000)])
+    for binding, (low, high) in spans.items():
+        box.binding = box.breadth = binding  # type: ignore[attr-defined]
+        box.interval = (lib.EXO_BASE_LENGTH, 0, 4, low, high)  # type: ignore[attr-defined]
+        assert lib.exo_demux_insert(demux.native, box) == 0
+    data = bytes(12) + b"\x08\0" + bytes(46)
+    ends = sorted({min(max(end + d, 60), 2**32 - 1) for span in spans.values() for end in span for d in (-1, 0, 1)})
+    for gone in (1, 5, 4, 3, 2):
+        assert demux.remove(gone) == 1
+        del spans[gone]
+        narrow = sorted(spans, key=lambda binding: spans[binding][1] - spans[binding][0])
+        wanted = [next((b for b in narrow if spans[b][0] <= n <= spans[b][1]), None) for n in ends]
+        assert demux.classify([(data, n) for n in ends]) == wanted
+
+
+AT_THE_START = (
+    "ip and not (ether[0:4] & 0xffffff00 = 0x02000000)",
+    "not (ether[0:4] & 0xffffff00 = 0x02000000)",
+    "ether[0:4] & 0xff00ff00 != 0x02000000",
+    "udp and not (ether[0:4] & 0x01000100 = 0x01000000) and not (ether[0:4] & 0x00ffff00 = 0)",
+    "len > 20 and not (ether[0:4] & 0xffffff00 = 0x02000000) and ether[0] & 2 = 2",
+)
+
+
+@pytest.mark.parametrize("text", AT_THE_START)
+def test_r05_three_bytes_at_the_very_beginning_may_be_excluded(text: str) -> None:
+    """Of frames of any length, as libpcap."""
+    program, demux = Libpcap().compile(text), Demux()
+    demux.bind(1, compile_filter(text).conjuncts)
+    starts = [bytes.fromhex(start) for start in ("020000", "020001", "030000", "02ff00", "010000", "000000", "fe0001")]
+    whole = [start + udp(53)[0][3:] + bytes(80) for start in starts]
+    frames = [(data[:n], n + more) for data in whole for n in range(81) for more in (0, 30)]
+    wanted = [program.matches(*frame) for frame in frames]
+    assert any(wanted) and not all(wanted)
+    assert [owner == 1 for owner in demux.classify(frames)] == wanted
+    assert [demux.match_all(frame) == [1] for frame in frames] == wanted
+
+
+@pytest.mark.parametrize("mask", [0xFFFFFF, 0xFF00FF, 0x010001])
+def test_three_excluded_bytes_need_no_fourth(mask: int) -> None:
+    made = Conjunct.of({}, [(0, mask, 0)])
+    assert made is not None and made.frame_bytes == 3
+    demux = Demux()
+    demux.bind(1, [made])
+    starts = [bytes(80), b"\0\1\0" + bytes(77), b"\0\0\1" + bytes(77), b"\1" * 80]
+    frames = [(data[:n], n) for data in starts for n in range(81)]
+    assert [owner == 1 for owner in demux.classify(frames)] == [made.matches(*frame) for frame in frames]
 
 
 @pytest.mark.parametrize("fields", (
