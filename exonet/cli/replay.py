@@ -26,6 +26,10 @@ A binding gives the packets that FILTER takes to a LibOS called NAME. FILTER is 
   buffers=N        receive buffers it posts
 The same NAME again adds a filter to that LibOS. Bindings of different LibOSes must be disjoint, or one inside another:
 the narrower one wins, in whatever order they are written.
+Every LibOS is subscribed to every group: it gets a copy of each broadcast and multicast packet that FILTER takes,
+whatever others get, and of announcements (gratuitous ARP, router advertisements, DHCP offers, mDNS) also what FILTER
+does not take; --exclude 'ether multicast' leaves them all out. ARP requests for a local= address go to its LibOS, ICMP
+errors to the owner of the packet they quote, later fragments to that of the first (FILTERS.md: "Who gets a frame").
 
 examples:
   exonet replay trace.pcapng --bind web='tcp port 80' --bind dns='udp port 53,stack=echo' --speed x10 --json out.json

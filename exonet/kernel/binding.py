@@ -20,7 +20,7 @@ from exonet.kernel.holding import Holding
 from exonet.kernel.native import MachinePort
 from exonet.kernel.nesting import breadth_between
 from exonet.kernel.prepared import Prepared
-from exonet.kernel.standing import Filters, Pair, Standing, exact, quick
+from exonet.kernel.standing import Filters, Pair, Standing, clash, exact, quick
 from exonet.trace import BindingMade, BindingRemoved, EventLog
 from exonet.wording import quoted, shown
 
@@ -319,16 +319,9 @@ class Bindings:
 
     def _conflict(self, candidate: Binding, other: Binding, found: Standing) -> str:
         mine, theirs = (self._filters.taker(each.filter.conjuncts, found.example) for each in (candidate, other))
-        if found.same:
-            return (
-                f"filter {quoted(candidate.text)}: {other} holds the very same frames; for example "
-                f"{found.example.scapy}, in {mine}"
-            )
-        return (
-            f"filter {quoted(candidate.text)} and {other} overlap and neither is inside the other: {mine} and "
-            f"{theirs}; for example {found.example.scapy} is in both"
-            f"{self._instead('; this would do: ', candidate, other)}"
-        )
+        instead = "" if found.same else self._instead("; this would do: ", candidate, other)
+        said, example = f"filter {quoted(candidate.text)}", found.example.scapy
+        return clash(said, str(other), (mine, theirs), example, same=found.same, instead=instead)
 
     def _instead(self, before: str, candidate: Binding, other: Binding) -> str:
         found = self._filters.remedy(candidate.text, other.text)

@@ -204,8 +204,7 @@ class Regions:
         return [more for more in separate(inner, outer) if more.breadth < own.get(more, more.breadth + 1)]
 
     def taker(self, conjuncts: Sequence[Conjunct], example: Example) -> str:
-        found = next((c for c in conjuncts if c.matches(example.frame, example.wire_len)), None)
-        return "no conjunct" if found is None else numbered(conjuncts, found)
+        return taker(conjuncts, example)
 
     def remedy(self, refused: str, holder: str) -> str:
         return remedy(refused, holder)
@@ -222,6 +221,12 @@ class Regions:
         if groups:
             native.breadth = binding + 1
         return native
+
+
+def taker(conjuncts: Sequence[Conjunct], example: Example) -> str:
+    """The conjunct that takes the example, with its number, for people."""
+    found = next((c for c in conjuncts if c.matches(example.frame, example.wire_len)), None)
+    return "no conjunct" if found is None else numbered(conjuncts, found)
 
 
 def numbered(conjuncts: Sequence[Conjunct], conjunct: Conjunct) -> str:

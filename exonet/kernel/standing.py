@@ -15,7 +15,7 @@ from exonet.kernel.claims import Claim, Lie, Shape, lie
 from exonet.kernel.prepared import Prepared
 from exonet.wording import quoted
 
-__all__ = ["MOST_PAIRS", "Filters", "Standing", "exact", "quick", "stand"]
+__all__ = ["MOST_PAIRS", "Filters", "Standing", "clash", "exact", "quick", "stand"]
 
 #: So many pairs of conjuncts are looked at for two filters: a quarter of a second.
 MOST_PAIRS = 1 << 18
@@ -145,4 +145,16 @@ def _compared(filters: Filters, mine: Prepared, theirs: Prepared) -> Standing:
         tuple(((inner,), (outer,)) for inner, outer in pairs.inside),
         tuple(((inner,), (outer,)) for outer, inner in pairs.around),
         pairs.clash,
+    )
+
+
+def clash(mine: str, theirs: str, takers: tuple[str, str], example: str, *, same: bool, instead: str = "") -> str:
+    """The refusal of two filters of which neither wins. mine, theirs: who binds what; takers: the conjunct of each that
+    takes the example; instead: what would do, or what keeps them apart.
+    """
+    if same:
+        return f"{mine}: {theirs} holds the very same frames; for example {example}, in {takers[0]}"
+    return (
+        f"{mine} and {theirs} overlap and neither is inside the other: {takers[0]} and {takers[1]}; "
+        f"for example {example} is in both{instead}"
     )

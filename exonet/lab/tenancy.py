@@ -4,16 +4,17 @@
 from collections.abc import Sequence
 from importlib import metadata
 
-from exonet.errors import UsageError
-from exonet.filters.compile import compile_filter
-from exonet.filters.region import Kind, conflict, relation
+from exonet.errors import ExhaustedError, UsageError
+from exonet.filters.compile import CompiledFilter, compile_filter
+from exonet.filters.region import Kind, conflict, difference, relation
 from exonet.filters.remedy import remedy
 from exonet.gate.protocol import MAX_TEXT
 from exonet.hardware.nic import NicConfig, NicMode
 from exonet.kernel.capability import Quota
-from exonet.kernel.regions import unicast
+from exonet.kernel.regions import taker, unicast
 from exonet.kernel.schedule import CostModel, InterruptMode, Slice
 from exonet.kernel.spec import LibOSSpec, MachineConfig
+from exonet.kernel.standing import clash
 from exonet.lab.plan import SIDES, Plan, Settings, TapSource, Tenant, TraceSource
 from exonet.wire.speed import Speed, SpeedKind
 from exonet.wording import quoted
@@ -44,17 +45,31 @@ def check_tenants(tenants: Sequence[Tenant]) -> None:
 def check_pair(tenant: Tenant, other: Tenant) -> None:
     """UsageError where two tenants' filters are neither disjoint nor nested (R4)."""
     mine, theirs = (compile_filter(each) for pair in (tenant, other) for each in one_binding(pair))
-    example = conflict(unicast(mine.conjuncts), unicast(theirs.conjuncts))
+    first, second = unicast(mine.conjuncts), unicast(theirs.conjuncts)
+    example = conflict(first, second)
     if example is None:
         return
-    both = f"binding {tenant.name} ({quoted(mine.source)}) and binding {other.name} ({quoted(theirs.source)})"
-    if relation(unicast(mine.conjuncts), unicast(theirs.conjuncts)).kind is Kind.EQUAL:
-        raise UsageError(f"{both} claim the very same frames; for example {example.scapy}")
-    does = remedy(mine.text, theirs.text)
-    raise UsageError(
-        f"{both} overlap and neither is inside the other; for example {example.scapy} is in both"
-        + (f"; this would do: {tenant.name}={does!r}" if does else "")
+    takers = (taker(mine.conjuncts, example), taker(theirs.conjuncts, example))
+    same = relation(first, second).kind is Kind.EQUAL
+    instead = "" if same else what_would_do(tenant.name, mine, theirs)
+    said, held = (
+        f"binding {each.name} ({quoted(text)})" for each, text in ((tenant, mine.source), (other, theirs.source))
     )
+    raise UsageError(clash(said, held, takers, example.scapy, same=same, instead=instead))
+
+
+def what_would_do(name: str, mine: CompiledFilter, theirs: CompiledFilter) -> str:
+    """The rest of a refusal: a filter for `name` that has been tried; where there is none, a frame by which `mine` is
+    not inside `theirs`.
+    """
+    does = remedy(mine.text, theirs.text)
+    if does:
+        return f"; this would do: {name}={does!r}"
+    try:
+        alone = difference(unicast(mine.conjuncts), unicast(theirs.conjuncts))
+    except ExhaustedError:
+        alone = None
+    return f", and {alone.scapy} in {name} alone" if alone else ""
 
 
 def machine_config(settings: Settings, names: Sequence[str]) -> MachineConfig:

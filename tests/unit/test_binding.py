@@ -135,7 +135,7 @@ def test_r04_the_operator_s_nested_regions_take_from_each_other_without_asking(d
         desk.bind("all", "tcp dst port 80 and dst host 10.0.0.1")
     said = str(refused.value)
     assert "by its conjunct 1 (" in said and "tcp.dport == 80" in said and "for example Ether(" in said
-    assert "or bind '(tcp dst port 80 and dst host 10.0.0.1) and not (tcp port 80)'" in said
+    assert "or bind" not in said  # what is left of it would take nothing
 
 
 def test_r04_a_refusal_names_both_conjuncts(desk: Desk) -> None:

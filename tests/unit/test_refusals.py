@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Whatever a bind is refused for, the refusal names the filter, the conjunct where it is about one, and the reason."""
 
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from exonet.clock import Clock
-from exonet.errors import ConflictError, DeniedError, ExhaustedError, ExonetError, FilterError
+from exonet.errors import ConflictError, DeniedError, ExhaustedError, ExonetError, FilterError, UsageError
 from exonet.filters.compile import compile_filter
 from exonet.filters.region import Kind, Region, relation
 from exonet.filters.remedy import remedy
@@ -15,6 +16,8 @@ from exonet.kernel import binding as binding_module
 from exonet.kernel.boot import Machine, MachineConfig
 from exonet.kernel.capability import Quota, Resource, Right, Scope
 from exonet.kernel.environment import Mode
+from exonet.lab.plan import Tenant
+from exonet.lab.tenancy import check_tenants
 from exonet.wire.cable import cable
 
 Bind = Callable[..., object]
@@ -185,3 +188,37 @@ def test_the_last_shapes_of_a_port(bind: Bind, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(binding_module, "CROWDED", 10)
     said = refused(ExhaustedError, bind, "one", "port 53")
     assert "'port 53'" in said and "shapes" in said
+
+
+def refused_tenants(*words: str) -> str:
+    tenants = [Tenant.parse_binding(word) for word in words]
+    with pytest.raises(UsageError) as refused:
+        check_tenants(tenants)
+    return str(refused.value)
+
+
+def test_r04_a_replays_refusal_names_the_conjuncts_as_a_bind_does() -> None:
+    said = refused_tenants("a=host 10.0.0.1", "b=udp port 53")
+    assert re.match(
+        r"binding b \('udp port 53'\) and binding a \('host 10.0.0.1'\) overlap and neither is inside the other: "
+        r"conjunct \d+ \(.*\) and conjunct \d+ \(.*\); for example Ether\(.* is in both; this would do: "
+        r"b='\(udp port 53\) and not \(host 10.0.0.1\)'$",
+        said,
+    )
+    assert refused_tenants("a=ip", "b=ip").startswith(
+        "binding b ('ip'): binding a ('ip') holds the very same frames; for example Ether("
+    )
+
+
+def test_r04_a_remedy_that_takes_nothing_is_not_proposed() -> None:
+    wide, narrow = "udp port 53 or host 10.9.0.1", "host 10.9.0.1"
+    assert remedy(narrow, wide) == ""
+    said = refused_tenants(f"n0={wide}", f"n1={narrow}")
+    assert "this would do" not in said and said.endswith(" in n1 alone")
+    example = bytes.fromhex(re.findall(r'fromhex\("(\w+)"\)', said)[-1])
+    assert compile_filter(narrow).matches(example) and not compile_filter(wide).matches(example)
+
+
+def test_r04_a_remedy_must_be_apart_as_far_as_a_bind_can_see() -> None:
+    """What asks a program may meet whatever meets its box."""
+    assert remedy("tcp port 80", "ip[12:4] = ip[16:4]") == ""
