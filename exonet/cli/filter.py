@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from exonet.cli import common, match
-from exonet.errors import ExonetError, MissingError, RunError
+from exonet.errors import ExonetError, FilterError, MissingError, RunError
 from exonet.wording import quoted
 
 EPILOG = """\
@@ -22,7 +22,9 @@ EXPLAIN = """\
 A packet is taken where one conjunct of the filter holds: all of its comparisons do. Conjuncts that differ in values
 only share a shape: one table and one piece of machine code. "By destination": where many shapes compete, frames sent
 elsewhere are not asked of it. Bits are how much a conjunct fixes; where bindings are
-nested, the one with more bits wins. A filter that cannot be bound is refused with the reason, and exit code 2.
+nested, the one with more bits wins. A filter that cannot be bound on an empty port by a LibOS with the usual quota is
+refused with the reason, and exit code 2. What other bindings cause shows at the bind alone: a clash with one of them,
+and the conjuncts and shapes that nested filters need beside their own, which count against the quota too.
 """
 
 EXPLAIN_EPILOG = """\
@@ -58,7 +60,12 @@ def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     from exonet.filters.compile import compile_filter  # late: help needs no compiler
     from exonet.filters.explain import Explanation
 
-    explanation = Explanation.of(compile_filter(arguments.text))
+    try:
+        explanation = Explanation.of(compile_filter(arguments.text))
+    except FilterError as error:
+        if arguments.json:
+            print(json.dumps(no_filter(arguments.text, str(error)), indent=2))
+        raise
     refused = list(refusals(explanation))
     code = [
         {**({"ir": ir(form)} if arguments.ir else {}), **({"asm": asm(form)} if arguments.asm else {})}
@@ -111,19 +118,39 @@ def asm(form: Any) -> str:
         raise RunError(str(error)) from None
 
 
+def no_filter(text: str, why: str) -> dict[str, Any]:
+    """The JSON of a text that does not compile."""
+    from exonet.filters.native import available
+
+    known: dict[str, Any] = {"filter": text, "pcap_filter": None, "conjuncts": [], "shapes": []}
+    return {**known, "compiles": 0, "native": available(), "refused": [why]}
+
+
 def to_json(explanation: Any, refused: list[str], code: list[dict[str, str]]) -> dict[str, Any]:
+    """Conjuncts and shapes are numbered from 1, as in the text."""
     from exonet.filters.native import available
 
     return {
         "filter": explanation.filter.source,
         "pcap_filter": explanation.filter.text,
         "conjuncts": [
-            {"region": each.region, "bits": each.specificity, "shape": each.shape, "refused": each.refused or None}
-            for each in explanation.conjuncts
+            {
+                "number": number,
+                "region": each.region,
+                "bits": each.specificity,
+                "shape": None if each.shape is None else each.shape + 1,
+                "refused": each.refused or None,
+            }
+            for number, each in enumerate(explanation.conjuncts, 1)
         ],
         "shapes": [
-            {**shape.to_json(), "conjuncts": explanation.of_shape(number), **code[number]}
-            for number, shape in enumerate(explanation.shapes)
+            {
+                "number": place + 1,
+                **shape.to_json(),
+                "conjuncts": [each + 1 for each in explanation.of_shape(place)],
+                **code[place],
+            }
+            for place, shape in enumerate(explanation.shapes)
         ],
         "compiles": len(explanation.shapes) if available() else 0,
         "native": available(),

@@ -21,7 +21,8 @@ KINDS = ("native", "table", "reference", "libpcap")
 DESCRIPTION = """\
 Lists the frames of captures that a filter takes, as `tcpdump -r CAPTURE FILTER` does, and counts them. Frames are
 numbered from 1 in each capture; times are UTC; the two lengths are what was captured and what was on the wire. Frames
-that are not Ethernet, or longer than 65535 bytes, are counted and never taken.
+that are not Ethernet, or longer than 65535 bytes, are counted and never taken. A capture that is broken is read as far
+as it goes; that is said, and the exit code is 1.
 """
 
 EPILOG = """\
@@ -45,7 +46,9 @@ def add(actions: Any) -> None:
     )
     parser.set_defaults(run=run)
     parser.add_argument("text", metavar="FILTER", help="pcap-filter syntax, or an expression over header fields")
-    parser.add_argument("captures", nargs="+", type=Path, metavar="CAPTURE", help="pcap or pcapng, gzip or not")
+    parser.add_argument(
+        "captures", nargs="+", type=capture, metavar="CAPTURE", help="pcap or pcapng, gzip or not; - is standard input"
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--count", action="store_true", help="print how many there are in all captures, nothing else")
     how.add_argument("--all", action="store_true", help=f"list every frame (default: the first {FIRST})")
@@ -64,7 +67,11 @@ def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     counts = [Matched(path) for path in arguments.captures]
     agreed = check(compiled, counts) if arguments.check else listed(compiled, counts, arguments)
     show(counts, arguments)
-    return 0 if agreed else 1
+    return 0 if agreed and not any(count.broken for count in counts) else 1
+
+
+def capture(text: str) -> Path:
+    return Path("/dev/stdin" if text == "-" else text)
 
 
 def check_paths(arguments: argparse.Namespace) -> None:
@@ -77,7 +84,7 @@ def check_paths(arguments: argparse.Namespace) -> None:
 
     common.check_outputs(arguments.out)
     for path in arguments.captures:
-        if path.is_fifo():  # what is read from it is gone
+        if path.exists() and not path.is_file():  # what is read from a pipe is gone
             continue
         open_capture(path).close()
         if arguments.out.exists() and path.samefile(arguments.out):
@@ -107,7 +114,7 @@ def listed(compiled: Any, counts: Sequence[Any], arguments: argparse.Namespace) 
                             out.write(frame)
                         elif not left:
                             break
-                say_broken(trace)
+                say_broken(trace, count)
     return True
 
 
@@ -138,7 +145,7 @@ def check(compiled: Any, counts: Sequence[Any]) -> bool:
     for count in counts:
         with open_capture(count.path) as trace:
             found = disagreement(trace, classifiers, count)
-            say_broken(trace)
+            say_broken(trace, count)
         if found is not None:
             takes, leaves = (
                 " and ".join(kind.value for kind, taken in found.said.items() if taken is wanted)
@@ -149,7 +156,8 @@ def check(compiled: Any, counts: Sequence[Any]) -> bool:
     return True
 
 
-def say_broken(trace: Any) -> None:
+def say_broken(trace: Any, count: Any) -> None:
+    count.broken = trace.broken
     if trace.broken:
         common.say(f"{trace.broken}; what comes before that was read")
 
@@ -179,7 +187,7 @@ def show(counts: Sequence[Any], arguments: argparse.Namespace) -> None:
     if arguments.count:
         print(matched)
     elif arguments.json:
-        rows = [{"capture": str(c.path), "matched": c.matched, "frames": c.total} for c in counts]
+        rows = [{"capture": str(c.path), "matched": c.matched, "frames": c.total, "broken": c.broken} for c in counts]
         print(json.dumps({"filter": arguments.text, "matched": matched, "frames": total, "captures": rows}, indent=2))
     else:
         for count in counts:

@@ -17,11 +17,14 @@ __all__ = ["Disagreement", "Matched", "disagreement", "matching", "open_capture"
 
 @dataclass(slots=True)
 class Matched:
-    """Of one capture, as far as it has been read: records that the filter takes, and all of them."""
+    """Of one capture, as far as it has been read: records that the filter takes, and all of them. broken: why its end
+    was not read.
+    """
 
     path: Path
     matched: int = 0
     total: int = 0
+    broken: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,25 @@ SHOWN_PART = 80
 #: `Name.name` beside an operator of Python's.
 _MEANT = re.compile(r"\b([A-Za-z]\w{0,30})\.([A-Za-z]\w{0,30})(?=\s*(?:[=!<>]=|[<>]|&(?!&)|(?:not\s+)?in\b))")
 _BARE = re.compile(rf"(?<![\w.])({'|'.join(_NAMES)})\s*(?:[=!<>]=|[<>]|&(?!&)|(?:not\s+)?in\b)")
+_QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
+MIXED = "beside a field such as Udp.dport all must be comparisons of fields: pcap-filter's words cannot stand there"
+#: What is often written instead of Python, the first that is found is said.
+_HINTS = (
+    (re.compile(r"[^=!<>]=[^=]"), "write == to compare"),
+    (re.compile(r"(?:[=<>]|\bin)\s*\d+\.\d+\.\d+\.\d+/"), 'a network is a text, beside `in`: Ip.src in "10.0.0.0/8"'),
+    (
+        re.compile(r"(?:[=<>]|\bin)\s*(?:\d+\.\d+\.\d+\.\d|[0-9a-fA-F]*:)"),
+        'an address is a text: Ip.src == "10.0.0.1"',
+    ),
+    (re.compile(r"&&|\|\||!(?!=)"), "write and, or, not"),
+    (re.compile(r"[A-Za-z0-9)\"]\s+(?!and\b|or\b|not\b|in\b|is\b)[A-Za-z0-9(\"]"), MIXED),
+)
+#: Methods of a field's object, and how they are said in text.
+_IN_TEXT = {
+    "within": 'write `in`: Ip.src in "10.0.0.0/8"',
+    "one_of": "write `in`: Udp.dport in [53, 5353]",
+    "between": "write 1000 <= Udp.dport <= 2000",
+}
 
 
 def to_pcap(source: str | Expression) -> str:
@@ -57,9 +76,16 @@ def parse(text: str) -> Expression:
     except UnicodeEncodeError as reason:
         raise FilterError(f'filter "{shown(text)}": character {reason.start + 1} is no UTF-8') from None
     except (SyntaxError, ValueError, MemoryError) as reason:
-        raise FilterError(f'filter "{shown(text)}": {shown(str(getattr(reason, "msg", reason)))}') from None
+        why = shown(str(getattr(reason, "msg", reason)))
+        raise FilterError(f'filter "{shown(text)}": {why}{_hint(text)}') from None
     except RecursionError:
         raise FilterError(f'filter "{shown(text, SHOWN_PART)}": nested too deeply') from None
+
+
+def _hint(text: str) -> str:
+    """What is meant by a text that names fields and is no Python; "" where nothing is known."""
+    bare = _QUOTED.sub('""', text)
+    return next((f"; {hint}" for pattern, hint in _HINTS if pattern.search(bare)), "")
 
 
 def misspelt(text: str) -> str:
@@ -113,7 +139,10 @@ class _Reader:
             return left & right if isinstance(node.op, ast.BitAnd) else left | right
         if isinstance(node, ast.Compare):
             return self._comparison(node)
-        raise self._refuse(node, "is not a comparison of a field, such as Udp.dport == 53")
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _IN_TEXT:
+            raise self._refuse(node, f"is for objects; in text {_IN_TEXT[node.func.attr]}")
+        mixed = f"; {MIXED}" if isinstance(node, ast.Name) and node.id not in _NAMES else ""
+        raise self._refuse(node, f"is not a comparison of a field, such as Udp.dport == 53{mixed}")
 
     def _comparison(self, node: ast.Compare) -> Expression:
         operands = [node.left, *node.comparators]

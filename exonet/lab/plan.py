@@ -57,7 +57,10 @@ class Tenant:
             options.insert(0, parts.pop().strip())
         filter_text = ",".join(parts).strip()
         if not filter_text:
-            raise UsageError(f"binding \"{text}\": the filter is empty; write e.g. {name}='tcp port 80'")
+            raise UsageError(
+                f"binding \"{text}\": the filter is empty; write e.g. {name}='tcp port 80', or "
+                f"{name}='ip or not ip' for everything"
+            )
         return cls(name, (filter_text,)).with_options(options, f'binding "{text}"')
 
     @classmethod

@@ -34,7 +34,7 @@ MISTAKES = [
         '--exclude: filter "Tcp.dport == 70000": Tcp.dport 70000: must be 0..65535',
     ),
     (["--bind", "a=inbound"], 'filter "inbound": it takes nothing'),
-    (["--bind", "a=ip", "--bind", "a=greater 70000"], 'filter "greater 70000": it takes nothing'),
+    (["--bind", "a=ip", "--bind", "a=inbound"], 'filter "inbound": it takes nothing'),
     (["--bind", "a=host localhost"], "'localhost' is a name: addresses must be given as numbers"),
 ]
 

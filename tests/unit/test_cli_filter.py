@@ -67,7 +67,11 @@ def test_explain_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     found = told_json(capsys, "explain", "udp port 53 or udp port 67")
     assert found["pcap_filter"] == "udp port 53 or udp port 67" and found["refused"] == []
     assert [len(shape["conjuncts"]) for shape in found["shapes"]] == [2, 2, 2, 2], "values only: the same shapes"
-    assert {row["shape"] for row in found["conjuncts"]} == {0, 1, 2, 3}
+    assert {row["shape"] for row in found["conjuncts"]} == {1, 2, 3, 4}
+    assert [row["number"] for row in found["conjuncts"]] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [shape["number"] for shape in found["shapes"]] == [1, 2, 3, 4], "as in the text"
+    for shape in found["shapes"]:
+        assert all(found["conjuncts"][each - 1]["shape"] == shape["number"] for each in shape["conjuncts"])
     assert {shape["dispatch"] for shape in found["shapes"]} == {"IPv4, UDP, no later fragment", "IPv6, UDP"}
     assert found["compiles"] == (4 if available() else 0)
 
@@ -264,6 +268,17 @@ def test_out_holds_all_that_match_however_few_are_listed(tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     "text", ["tcp and (", "tcp port 70000", "host no.such.host.invalid", "tcp and udp", "x.y == 3"]
 )
+def test_a_refusal_is_json_too(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["filter", "explain", text, "--json"]) == 2
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert found["filter"] == text and found["conjuncts"] == found["shapes"] == []
+    assert [f"exonet: error: {why}\n" for why in found["refused"]] == [said.err]
+
+
+@pytest.mark.parametrize(
+    "text", ["tcp and (", "tcp port 70000", "host no.such.host.invalid", "tcp and udp", "x.y == 3"]
+)
 @pytest.mark.parametrize("words", [("explain",), ("match", str(WEB))])
 def test_a_bad_filter_is_one_line_and_exit_code_2(
     text: str, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
@@ -304,14 +319,19 @@ def test_a_capture_is_never_written_over(tmp_path: Path, capsys: pytest.CaptureF
 def test_a_broken_capture_is_read_as_far_as_it_goes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cut = tmp_path / "cut.pcap"
     cut.write_bytes((ROOT / "captures" / "udp-64.pcap").read_bytes()[:-10])
-    assert main(["filter", "match", "udp", str(cut), "--count"]) == 0
+    assert main(["filter", "match", "udp", str(cut), "--count"]) == 1, "as tcpdump's"
     said = capsys.readouterr()
     assert said.out == "3001\n" and "breaks at byte" in said.err
+    whole = str(ROOT / "captures" / "udp-64.pcap")
+    rows = json.loads(told(capsys, "match", "udp", str(cut), whole, "--json", code=1))["captures"]
+    assert "breaks at byte" in rows[0]["broken"] and rows[0]["matched"] == 3001 and rows[1]["broken"] is None
+    assert "3,001 of 3,001" in told(capsys, "match", "udp", str(cut), "--check", code=1)
 
 
+@pytest.mark.parametrize("name", ["/dev/stdin", "-"])
 @pytest.mark.parametrize("more", [(), ("--out",)])
-def test_a_pipe_is_read_once(more: tuple[str, ...], tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "exonet.cli.main", "filter", "match", "udp port 53", "/dev/stdin", "--count"]
+def test_a_pipe_is_read_once(more: tuple[str, ...], name: str, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "exonet.cli.main", "filter", "match", "udp port 53", name, "--count"]
     words += [word for flag in more for word in (flag, str(tmp_path / "out.pcapng"))]
     with subprocess.Popen(["cat", str(WEB)], stdout=subprocess.PIPE) as cat:
         done = subprocess.run(words, stdin=cat.stdout, capture_output=True, text=True, cwd=ROOT, check=False)

@@ -5,6 +5,8 @@ import pytest
 
 from exonet.clock import Clock
 from exonet.errors import UsageError
+from exonet.filters.compile import compile_filter
+from exonet.filters.region import Kind, Region, relation
 from exonet.lab.plan import Networks, Settings, Tenant, merge, parse_count, parse_interface, parse_mac, parse_ring
 from exonet.lab.rates import Rate
 
@@ -150,3 +152,10 @@ def test_rates(text: str, rate: Rate, speed: str) -> None:
 def test_a_bad_rate_is_named(text: str) -> None:
     with pytest.raises(UsageError, match="rate"):
         Rate.parse_list(text)
+
+
+def test_an_empty_filter_is_told_how_to_bind_everything() -> None:
+    with pytest.raises(UsageError, match="x='ip or not ip' for everything"):
+        Tenant.parse_binding("x=")
+    everything = Region.everything().conjuncts
+    assert relation(compile_filter("ip or not ip").conjuncts, everything).kind is Kind.EQUAL

@@ -11,6 +11,7 @@ from exonet.cli.main import main
 from exonet.errors import FilterError
 from exonet.filters.compile import compile_filter
 from exonet.filters.fields import Ip, Ip6, Tcp, Udp, Vlan
+from exonet.filters.syntax import to_pcap
 from exonet.gate.protocol import Op, ProtocolError, decode_request, encode_request
 from exonet.kernel.regions import Regions
 
@@ -125,3 +126,22 @@ def test_a_bind_request_of_a_hostile_libos(value: object) -> None:
     said = str(refusal.value)
     assert said.startswith("bind: filter ") and "must be printable text of at most 4096" in said
     assert said.isprintable() and len(said) <= LONGEST
+
+
+@pytest.mark.parametrize(("text", "hint"), (
+    ("Udp.dport = 53", "write == to compare"),
+    ("Ip.src == 10.0.0.1", 'an address is a text: Ip.src == "10.0.0.1"'),
+    ("Ip6.src == 2001:db8::1", "an address is a text"),
+    ("Ip.src in 10.0.0.0/8", 'a network is a text, beside `in`: Ip.src in "10.0.0.0/8"'),
+    ("Udp.dport == 53 && Tcp.dport == 1", "write and, or, not"),
+    ("Udp.dport == 53 and host 10.0.0.1", "pcap-filter's words cannot stand there"),
+    ("tcp and Udp.dport == 53", "pcap-filter's words cannot stand there"),
+    ('Ip.src.within("10.0.0.0/8")', "in text write `in`"),
+    ("Udp.dport.one_of([53])", "in text write `in`"),
+    ("Udp.dport.between(1, 2)", "write 1000 <= Udp.dport <= 2000"),
+))  # fmt: skip
+def test_an_expression_that_is_none_has_a_hint(text: str, hint: str) -> None:
+    with pytest.raises(FilterError) as refused:
+        to_pcap(text)
+    said = str(refused.value)
+    assert said.startswith(f'filter "{text}": ') and hint in said
