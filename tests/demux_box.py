@@ -41,6 +41,21 @@ class Demux:
         found = lib.exo_demux_match_all(self.native, native, bindings, most)
         return [bindings[i] for i in range(min(found, most))]
 
+    def most_specific(self, frame: Frame, places: int) -> tuple[list[int | None], int]:
+        """The most specific binding of those that are equal modulo `places`, and how many conjuncts were asked."""
+        native, _keep = burst([frame])
+        kept = ffi.new("struct exo_taker[]", [{"binding": NO_OWNER}] * places)
+        asked = 0
+
+        @ffi.callback("exo_keep")
+        def keep(_context: object, binding: int) -> object:
+            nonlocal asked
+            asked += 1
+            return kept + binding % places
+
+        lib.exo_demux_most_specific(self.native, native, keep, ffi.NULL)
+        return [None if place.binding == NO_OWNER else place.binding for place in kept], asked
+
     @property
     def shapes(self) -> int:
         return int(lib.exo_demux_shapes(self.native))

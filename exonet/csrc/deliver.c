@@ -276,12 +276,10 @@ static struct exo_env *env_of(const struct exo_machine *m, uint32_t owner)
 
 static void snoop(struct exo_machine *m, const struct exo_frame *frame)
 {
-    uint32_t bindings[EXO_MAX_ENVS];
-    uint32_t n = exo_demux_match_all(m->port[frame->port].snoops, frame, bindings, EXO_MAX_ENVS);
-    for (uint32_t i = 0; i < n && i < EXO_MAX_ENVS; i++) {
-        m->ledger.copies[EXO_S_DEMUX]++;
-        exo_deliver_to(m, bindings[i], frame, EXO_F_SNOOP);
-    }
+    struct copies copies;
+    exo_copies_begin(&copies, m, frame, NULL);
+    exo_demux_most_specific(m->port[frame->port].snoops, frame, exo_copies_keep, &copies);
+    m->ledger.copies[EXO_S_DEMUX] += exo_copies_deliver(&copies, m, EXO_F_SNOOP);
 }
 
 /* Everything that is not a unicast frame with an owner: groups, what asks for an address, ICMP errors, fragments, nobody's. 0: the frame

@@ -83,16 +83,30 @@ static uint32_t interval_field(const struct exo_interval *interval, const struct
     return interval->bytes == 4 ? exo_be32(p) : interval->bytes == 2 ? exo_be16(p) : *p;
 }
 
-/* Does an entry whose key holds take the frame? */
-static int holds(const struct demux_shape *shape, const struct demux_entry *entry, const struct exo_asked *frame, uint32_t end)
+/* Of entries whose intervals hold a frame's field. */
+struct sieve {
+    const struct exo_asked *frame;
+    uint32_t end;
+    uint32_t best;                   /* the narrowest so far that does not exclude it, or DEMUX_NONE */
+};
+
+static void sieve(const struct demux_shape *shape, uint32_t number, void *context)
 {
-    if (shape->form.interval.bytes) {
-        const struct demux_range *range = demux_range_of(shape, entry);
-        uint32_t value = interval_field(&shape->form.interval, frame, end);
-        if (value < range->low || value > range->high)
-            return 0;
-    }
-    return !is_excluded(shape, entry, frame, end);
+    struct sieve *s = context;
+    if (s->best == DEMUX_NONE || demux_range_before(shape, number, s->best))
+        if (!is_excluded(shape, demux_entry_at(shape, number), s->frame, s->end))
+            s->best = number;
+}
+
+/* The same where there are intervals: mostly the narrowest of all, and only where that excludes the frame are the others looked at. */
+static uint32_t pick_narrowest(const struct demux_shape *shape, uint32_t head, const struct exo_asked *frame, uint32_t end)
+{
+    struct sieve s = {frame, end, DEMUX_NONE};
+    uint32_t value = interval_field(&shape->form.interval, frame, end), number = demux_range_find(shape, head, value);
+    if (number == DEMUX_NONE || !is_excluded(shape, demux_entry_at(shape, number), frame, end))
+        return number;
+    demux_range_visit(shape, head, value, sieve, &s);
+    return s.best;
 }
 
 /* Among the entries of one key, the narrowest that takes the frame. */
@@ -100,13 +114,9 @@ static uint32_t pick(const struct demux_shape *shape, uint32_t head, const struc
 {
     uint32_t end;
     demux_admits(&shape->form, frame, &end);
-    if (shape->form.interval.bytes) {
-        uint32_t value = interval_field(&shape->form.interval, frame, end);
-        if (!shape->form.excluded)
-            return demux_range_find(shape, head, value);
-        head = demux_range_chain(shape, head, value);
-    }
-    while (head != DEMUX_NONE && !holds(shape, demux_entry_at(shape, head), frame, end))
+    if (shape->form.interval.bytes)
+        return pick_narrowest(shape, head, frame, end);
+    while (head != DEMUX_NONE && is_excluded(shape, demux_entry_at(shape, head), frame, end))
         head = demux_entry_at(shape, head)->next_key;
     return head;
 }
@@ -269,6 +279,56 @@ void exo_demux_classify(const struct exo_demux *demux, const struct exo_frame *f
         classify(demux, frames + done, n - done < EXO_PROBE_BURST ? n - done : (uint32_t)EXO_PROBE_BURST, owners + done);
 }
 
+/* A frame that is asked about under one key, for exo_demux_most_specific. */
+struct contest {
+    const struct exo_asked *frame;
+    uint32_t end;
+    exo_keep keep;
+    void *context;
+};
+
+static int is_narrower(const struct exo_taker *one, const struct exo_taker *other)
+{
+    if (other->binding == EXO_NO_OWNER || one->bits != other->bits)
+        return other->binding == EXO_NO_OWNER || one->bits > other->bits;
+    return one->breadth != other->breadth ? one->breadth < other->breadth : one->size < other->size;
+}
+
+static void compete(const struct demux_shape *shape, uint32_t number, void *context)
+{
+    const struct contest *contest = context;
+    const struct demux_entry *entry = demux_entry_at(shape, number);
+    struct exo_taker taker = {entry->binding, shape->bits, entry->breadth, 0}, *kept = contest->keep(contest->context, entry->binding);
+    if (!kept)
+        return;
+    if (shape->form.interval.bytes) {
+        const struct demux_range *range = demux_range_of(shape, entry);
+        taker.bits = range->bits;
+        taker.size = range->high - range->low;
+    }
+    if (is_narrower(&taker, kept) && !is_excluded(shape, entry, contest->frame, contest->end))
+        *kept = taker;
+}
+
+void exo_demux_most_specific(const struct exo_demux *demux, const struct exo_frame *frame, exo_keep keep, void *context)
+{
+    const struct demux_leaf *leaf = leaf_of(demux, frame);
+    struct exo_asked asked = {frame->data, frame->len, frame->wire_len, 0, 0};
+    struct contest contest = {&asked, 0, keep, context};
+    uint32_t number, owner;
+    for (uint32_t s = 0; s < leaf->count; s++) {
+        const struct demux_shape *shape = demux->shape[leaf->place[s]];
+        shape->probe(&shape->table, &asked, 1, &number, &owner);
+        demux_admits(&shape->form, &asked, &contest.end);
+        if (number != DEMUX_NONE && shape->form.interval.bytes) {
+            demux_range_visit(shape, number, interval_field(&shape->form.interval, &asked, contest.end), compete, &contest);
+            continue;
+        }
+        for (; number != DEMUX_NONE; number = demux_entry_at(shape, number)->next_key)
+            compete(shape, number, &contest);
+    }
+}
+
 static uint32_t add_once(uint32_t *bindings, uint32_t found, uint32_t max, uint32_t binding)
 {
     for (uint32_t i = 0; i < found && i < max; i++)
@@ -291,7 +351,7 @@ uint32_t exo_demux_match_all(const struct exo_demux *demux, const struct exo_fra
         if (number != DEMUX_NONE && shape->form.interval.bytes)
             number = demux_range_chain(shape, number, interval_field(&shape->form.interval, &asked, end));
         for (; number != DEMUX_NONE; number = demux_entry_at(shape, number)->next_key)
-            if (holds(shape, demux_entry_at(shape, number), &asked, end))
+            if (!is_excluded(shape, demux_entry_at(shape, number), &asked, end))
                 found = add_once(bindings, found, max, demux_entry_at(shape, number)->binding);
     }
     return found;

@@ -151,8 +151,22 @@ int32_t exo_demux_insert(struct exo_demux *demux, const struct exo_conjunct *con
 int32_t exo_demux_remove(struct exo_demux *demux, uint32_t binding);
 /* A burst in, owners out: the binding of the most specific conjunct that holds, or EXO_NO_OWNER. Reads nothing past len. */
 void exo_demux_classify(const struct exo_demux *demux, const struct exo_frame *frames, uint32_t n, uint32_t *owners);
-/* Every binding that takes the frame (group frames and snoopers), each once, most specific first; returns how many, at most max
- * are written (more than max: some of those beyond may be counted twice). */
+/* What takes a frame: the more bits, then the less breadth, then the smaller interval, the more specific. EXO_NO_OWNER: nothing yet. */
+struct exo_taker {
+    uint32_t binding;
+    uint32_t bits;
+    uint32_t breadth;
+    uint32_t size;           /* of its interval */
+};
+
+/* Where the most specific taker is kept of all bindings that count as one with this; NULL: it is not wanted. */
+typedef struct exo_taker *(*exo_keep)(void *context, uint32_t binding);
+
+/* The most specific taker of a frame in each place that `keep` names (group frames and snoopers: one per environment). Asks once for
+ * every conjunct that may take the frame, in no order: what that costs grows with their number and no faster. */
+void exo_demux_most_specific(const struct exo_demux *demux, const struct exo_frame *frame, exo_keep keep, void *context);
+/* Every binding that takes the frame, each once, most specific first; returns how many, at most max are written (more than max: some
+ * of those beyond may be counted twice). For a max that is small: each is sought among those before it. */
 uint32_t exo_demux_match_all(const struct exo_demux *demux, const struct exo_frame *frame, uint32_t *bindings, uint32_t max);
 uint32_t exo_demux_shapes(const struct exo_demux *demux);
 uint32_t exo_demux_conjuncts(const struct exo_demux *demux);

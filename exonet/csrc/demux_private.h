@@ -279,6 +279,9 @@ uint32_t demux_range_remove(struct demux_shape *shape, uint32_t number);
 void demux_range_free(struct demux_shape *shape, struct demux_segments *segments);
 uint32_t demux_range_twin(const struct demux_shape *shape, uint32_t head, const struct demux_sought *sought);
 uint32_t demux_range_find(const struct demux_shape *shape, uint32_t head, uint32_t value);
+typedef void (*demux_visit)(const struct demux_shape *shape, uint32_t number, void *context);
+/* Each entry whose interval holds the value, in no order of use. */
+void demux_range_visit(const struct demux_shape *shape, uint32_t head, uint32_t value, demux_visit visit, void *context);
 /* Chains the entries whose interval holds the value by next_key, which is of no other use to them, the narrowest first. */
 uint32_t demux_range_chain(const struct demux_shape *shape, uint32_t head, uint32_t value);
 /* Is a value that both hold the first one's? */
@@ -294,7 +297,6 @@ void demux_segments_claim(const struct demux_shape *shape, struct demux_segments
 uint32_t demux_segments_leave(struct demux_segments *segments, uint32_t low, uint32_t high, uint32_t number);
 uint32_t demux_segment_owner(const struct demux_segments *segments, uint32_t value);
 /* demux_tree.c */
-typedef void (*demux_visit)(const struct demux_shape *shape, uint32_t number, void *context);
 void demux_tree_add(const struct demux_shape *shape, struct demux_segments *segments, uint32_t number);
 void demux_tree_remove(const struct demux_shape *shape, struct demux_segments *segments, uint32_t number);
 uint32_t demux_tree_find(const struct demux_shape *shape, uint32_t root, const struct demux_sought *sought);

@@ -32,25 +32,52 @@ int demux_range_before(const struct demux_shape *shape, uint32_t one, uint32_t o
     return x->high - x->low < y->high - y->low;
 }
 
-struct chain {
-    uint32_t first;
+void demux_range_visit(const struct demux_shape *shape, uint32_t head, uint32_t value, demux_visit visit, void *context)
+{
+    const struct demux_segments *segments = range_at(shape, head)->segments;
+    demux_tree_visit(shape, segments ? segments->root : head, value, value, visit, context);
+}
+
+/* Two chains that are in order become one; of equals those of the first come first. */
+static uint32_t merge(const struct demux_shape *shape, uint32_t one, uint32_t other)
+{
+    uint32_t first = DEMUX_NONE, *end = &first;
+    while (one != DEMUX_NONE && other != DEMUX_NONE) {
+        uint32_t *next = demux_range_before(shape, other, one) ? &other : &one;
+        *end = *next;
+        end = &demux_entry_at(shape, *next)->next_key;
+        *next = *end;
+    }
+    *end = one == DEMUX_NONE ? other : one;
+    return first;
+}
+
+/* Chains of 1, 2, 4, .. entries, each in order, as a counter has its bits: no entry is moved more often than it has places. */
+struct chains {
+    uint32_t first[DEMUX_ENTRY_BITS + 1];
 };
 
 static void chain(const struct demux_shape *shape, uint32_t number, void *context)
 {
-    uint32_t *at = &((struct chain *)context)->first;
-    while (*at != DEMUX_NONE && !demux_range_before(shape, number, *at))
-        at = &demux_entry_at(shape, *at)->next_key;
-    demux_entry_at(shape, number)->next_key = *at;
-    *at = number;
+    struct chains *chains = context;
+    uint32_t i = 0;
+    demux_entry_at(shape, number)->next_key = DEMUX_NONE;
+    for (; chains->first[i] != DEMUX_NONE; i++) {
+        number = merge(shape, chains->first[i], number);
+        chains->first[i] = DEMUX_NONE;
+    }
+    chains->first[i] = number;
 }
 
 uint32_t demux_range_chain(const struct demux_shape *shape, uint32_t head, uint32_t value)
 {
-    struct chain found = {DEMUX_NONE};
-    const struct demux_segments *segments = range_at(shape, head)->segments;
-    demux_tree_visit(shape, segments ? segments->root : head, value, value, chain, &found);
-    return found.first;
+    struct chains chains;
+    uint32_t first = DEMUX_NONE;
+    memset(&chains, 0xff, sizeof chains);
+    demux_range_visit(shape, head, value, chain, &chains);
+    for (uint32_t i = 0; i <= DEMUX_ENTRY_BITS; i++)
+        first = merge(shape, chains.first[i], first);
+    return first;
 }
 
 uint32_t demux_range_twin(const struct demux_shape *shape, uint32_t head, const struct demux_sought *sought)

@@ -6,8 +6,6 @@
  */
 #include "machine_private.h"
 
-enum { MOST_MATCHES = 256 };
-
 /* What every subscriber gets, whatever its filter: gratuitous ARP, router advertisements, DHCP offers, mDNS. */
 static int is_announcement(const struct exo_l3 *l3)
 {
@@ -29,6 +27,8 @@ static int is_announcement(const struct exo_l3 *l3)
 
 static int subscribed(const struct exo_machine *m, const struct exo_frame *frame, uint32_t slot)
 {
+    if (m->env[slot]->number == frame->sender)
+        return 0;
     for (uint32_t i = 0; i < m->groups; i++) {
         const struct group *g = &m->group[i];
         if (g->port == frame->port && (g->members[slot / 64] >> (slot % 64) & 1) && (g->all || memcmp(g->mac, frame->data, 6) == 0))
@@ -38,36 +38,14 @@ static int subscribed(const struct exo_machine *m, const struct exo_frame *frame
 }
 
 /* What every subscriber on the VLAN gets goes to the oldest of its bindings on the port. */
-static uint32_t copies_to_all(struct exo_machine *m, const struct exo_frame *frame, uint32_t vlans, uint32_t by_slot[EXO_MAX_ENVS])
+static void copy_to_all(struct copies *copies, uint32_t vlans)
 {
-    uint32_t wanted = 0;
+    const struct exo_machine *m = copies->machine;
     for (uint32_t slot = 1; slot <= m->envs; slot++) {
-        uint32_t binding = m->list[slot][frame->port][0].first;
-        if (binding == EXO_NO_OWNER || m->env[slot]->vlan != vlans || m->binding[binding].env == frame->sender ||
-            !subscribed(m, frame, slot))
-            continue;
-        by_slot[slot] = binding;
-        wanted++;
+        uint32_t binding = m->list[slot][copies->frame->port][0].first;
+        if (binding != EXO_NO_OWNER && m->env[slot]->vlan == vlans && subscribed(m, copies->frame, slot))
+            exo_copies_settle(copies, slot, binding);
     }
-    return wanted;
-}
-
-/* The binding under which each environment gets a copy; EXO_NO_OWNER: none. Returns how many environments do. */
-static uint32_t copies_wanted(struct exo_machine *m, const struct exo_frame *frame, const struct exo_l3 *l3, uint32_t by_slot[EXO_MAX_ENVS])
-{
-    uint32_t found[MOST_MATCHES], wanted = 0;
-    memset(by_slot, 0xff, EXO_MAX_ENVS * sizeof *by_slot);
-    if (is_announcement(l3))
-        wanted = copies_to_all(m, frame, l3->vlans, by_slot);
-    uint32_t n = exo_demux_match_all(m->port[frame->port].demux, frame, found, MOST_MATCHES);
-    for (uint32_t i = 0; i < (n < MOST_MATCHES ? n : (uint32_t)MOST_MATCHES); i++) {
-        uint32_t env = m->binding[found[i]].env, slot = slot_of_env(env);
-        if (env == frame->sender || by_slot[slot] != EXO_NO_OWNER || !subscribed(m, frame, slot))
-            continue;
-        by_slot[slot] = found[i];
-        wanted++;
-    }
-    return wanted;
 }
 
 static void deliver_to_neighbour(struct exo_machine *m, const struct exo_frame *frame, struct exo_env *env)
@@ -81,7 +59,7 @@ static void deliver_to_neighbour(struct exo_machine *m, const struct exo_frame *
 
 void exo_deliver_group(struct exo_machine *m, const struct exo_frame *frame)
 {
-    uint32_t by_slot[EXO_MAX_ENVS];
+    struct copies copies;
     struct exo_env *owner;
     struct exo_l3 l3;
     exo_l3_find(frame, &l3);
@@ -90,13 +68,13 @@ void exo_deliver_group(struct exo_machine *m, const struct exo_frame *frame)
         deliver_to_neighbour(m, frame, owner);
         return;
     }
-    uint32_t wanted = copies_wanted(m, frame, &l3, by_slot);
-    if (!wanted) {
+    exo_copies_begin(&copies, m, frame, subscribed);
+    if (is_announcement(&l3))
+        copy_to_all(&copies, l3.vlans);
+    exo_demux_most_specific(m->port[frame->port].demux, frame, exo_copies_keep, &copies);
+    uint32_t delivered = exo_copies_deliver(&copies, m, EXO_F_GROUP);
+    if (delivered)
+        m->ledger.copies[EXO_S_DEMUX] += delivered - 1;
+    else
         exo_machine_fate(m, frame, question ? EXO_R_DEMUX_NO_NEIGHBOUR : EXO_R_DEMUX_NO_SUBSCRIBER, NULL);
-        return;
-    }
-    m->ledger.copies[EXO_S_DEMUX] += wanted - 1;
-    for (uint32_t slot = 1; slot <= m->envs; slot++)
-        if (by_slot[slot] != EXO_NO_OWNER)
-            exo_deliver_to(m, by_slot[slot], frame, EXO_F_GROUP);
 }

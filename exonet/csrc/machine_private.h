@@ -187,6 +187,21 @@ void exo_deliver_to(struct exo_machine *m, uint32_t binding, const struct exo_fr
 uint32_t exo_fragment_follow(struct exo_machine *m, const struct exo_frame *frame, uint32_t owner, uint32_t *held);
 void exo_fragment_expire(struct exo_machine *m, uint64_t now);
 void exo_fragment_forget(struct exo_machine *m, uint32_t binding);
+/* copies.c: the binding under which each environment gets a copy of a frame: one copy each, however many of its bindings take it. */
+struct copies {
+    const struct exo_machine *machine;
+    const struct exo_frame *frame;
+    int (*wanted)(const struct exo_machine *m, const struct exo_frame *frame, uint32_t slot);   /* NULL: by all */
+    uint64_t known[EXO_MAX_ENVS / 64];     /* by slot: whether it is wanted there has been asked */
+    uint64_t open[EXO_MAX_ENVS / 64];      /* by slot: the most specific binding is being looked for */
+    struct exo_taker by_slot[EXO_MAX_ENVS];   /* of those that are known */
+};
+
+void exo_copies_begin(struct copies *copies, const struct exo_machine *m, const struct exo_frame *frame,
+                      int (*wanted)(const struct exo_machine *m, const struct exo_frame *frame, uint32_t slot));
+void exo_copies_settle(struct copies *copies, uint32_t slot, uint32_t binding);   /* the copy there goes to this binding */
+struct exo_taker *exo_copies_keep(void *copies, uint32_t binding);                /* an exo_keep */
+uint32_t exo_copies_deliver(const struct copies *copies, struct exo_machine *m, uint32_t flags);
 /* group.c: copies of a group frame. */
 void exo_deliver_group(struct exo_machine *m, const struct exo_frame *frame);
 /* quoted.c: the owner of each ICMP error among n <= EXO_BURST frames becomes that of what it quotes, where it has one. */

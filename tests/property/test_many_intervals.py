@@ -14,6 +14,7 @@ from tests.demux_box import Demux, Frame
 
 AT, END = 4, 12
 MANY = 400
+PLACES = 3
 Row = tuple[int, int, int, int]  # binding, low, high, breadth
 
 
@@ -70,6 +71,11 @@ class Line:
             assert sorted(found) == sorted({row[0] for row in rows})
             ranks = [min(self.rank(row) for row in rows if row[0] == binding) for binding in found]
             assert ranks == sorted(ranks)
+            places, asked = self.demux.most_specific(self.frame(value), PLACES)
+            assert asked == len(rows)
+            for place, binding in enumerate(places):
+                own = [self.rank(row) for row in rows if row[0] % PLACES == place]
+                assert own[:1] == [self.rank(row) for row in rows if row[0] == binding][:1]
         if self.barred is not None:
             assert self.demux.classify([self.frame(value, self.barred) for value in values]) == [None] * len(values)
         assert self.demux.conjuncts == len(self.live)
@@ -211,3 +217,66 @@ def test_one_within_that_lost_to_a_wider_of_its_size_inherits() -> None:
     assert line.demux.classify([line.frame(value) for value in values]) == [1, 1, 2, 1]
     line.remove(1)
     line.verify(values)
+
+
+def overlapping(many: int) -> list[Row]:
+    """Each begins behind the one before it and is wider: in order of their beginnings the narrowest comes first."""
+    return [(n, n, (1 << 24) + 3 * n, 1) for n in range(many)]
+
+
+@pytest.mark.parametrize("order", ["rising", "falling", "shuffled"])
+def test_takers_of_every_order_come_narrowest_first(order: str) -> None:
+    for many in (1, 2, 3, 7, 8, 9, 100):
+        line = Line(4)
+        rows = overlapping(many)
+        if order == "falling":
+            rows = [(n, many - n, (1 << 24) - 3 * n, 1) for n in range(many)]
+        if order == "shuffled":
+            random.Random(many).shuffle(rows)
+        for row in rows:
+            line.add(row)
+        wanted = [row[0] for row in line.takers(1 << 20)]
+        assert line.demux.match_all(line.frame(1 << 20), 4096) == wanted and len(wanted) == many
+        fewer = [row[0] for row in line.takers(many // 2)]  # the chain made for one frame is no part of the next one's
+        assert line.demux.match_all(line.frame(many // 2), 4096) == fewer
+
+
+def test_so_many_takers_that_only_their_number_may_count() -> None:
+    """Each is asked once; a chain made by insertion would take 1.8 thousand million steps here."""
+    line = Line(4)
+    for row in overlapping(60_000):
+        check(line.insert((0, *row[1:])), "insert")
+    assert line.demux.match_all(line.frame(1 << 20), 1) == [0]
+    assert line.demux.most_specific(line.frame(1 << 20), 1) == ([0], 60_000)
+
+
+def test_the_narrowest_that_excludes_a_frame_leaves_it_to_the_next() -> None:
+    chosen = random.Random(9)
+    field = Field(0, AT, 2)
+    line = Line(2)
+    rows = []
+    for n in range(300):
+        low, high = chosen.randint(0, 30_000), chosen.randint(30_000, 65_535)
+        barred = (n // 60, n % 7)[n % 2]
+        made = Conjunct.of(
+            {0: (0xFF, 9)},
+            [Field(0, END, 1).term(0xFF, barred)],
+            interval=Interval(field, low, high),
+            frame_bytes=END + 1,
+        )
+        assert made is not None
+        box = made.to_native(n)
+        box.breadth = n
+        check(int(lib.exo_demux_insert(line.demux.native, box)), "insert")
+        rows.append((barred, (n, low, high, n)))
+    assert line.demux.shapes == 1
+    for end in range(9):
+        values = [chosen.randint(0, 65_535) for _ in range(200)]
+        wanted = []
+        for value in values:
+            takers = [row for barred, row in rows if barred != end and row[1] <= value <= row[2]]
+            wanted.append(min(takers, key=line.rank)[0] if takers else None)
+        assert line.demux.classify([line.frame(value, end) for value in values]) == wanted
+        for value, winner in zip(values[:20], wanted, strict=False):
+            assert line.demux.most_specific(line.frame(value, end), 1)[0] == [winner]
+            assert line.demux.match_all(line.frame(value, end), 4096)[:1] == [n for n in [winner] if n is not None]
