@@ -20,9 +20,10 @@ from exonet.filters.fields import Expression
 from exonet.filters.libpcap import Libpcap, Program
 from exonet.filters.names import fixed_value
 from exonet.filters.simplify import simplify
+from exonet.filters.steps import Undecomposable
 from exonet.filters.syntax import misspelt, to_pcap
 from exonet.filters.template import Filled, Templates
-from exonet.filters.walk import Undecomposable, Walk
+from exonet.filters.walk import Walk
 from exonet.wording import shown
 
 

@@ -14,9 +14,13 @@ from dataclasses import dataclass, field
 from exonet.filters.conjunct import FRAME, LENGTH, Conjunct, Term
 from exonet.filters.names import named_fields
 from exonet.filters.span import LENGTH_FIELD, Field, Interval
+from exonet.filters.steps import Steps
 
 #: How many single values an interval must stand for: theirs is a shape that other filters have too.
 ENOUGH = 4
+
+#: So many conjuncts are tried on a field in one step (steps.py).
+JOINED = 16
 
 Run = tuple[int, int]
 
@@ -35,13 +39,16 @@ class _Group:
         return len(self.members) - len(self.runs)
 
 
-def with_intervals(conjuncts: Sequence[Conjunct]) -> list[Conjunct]:
+def with_intervals(conjuncts: Sequence[Conjunct], steps: Steps | None = None) -> list[Conjunct]:
     """The same frames by fewer conjuncts, with intervals."""
     made: list[Conjunct] = []
     rest = list(conjuncts)
     again = True
     while again:
-        found = [group for wanted, usual in _candidates(rest).items() for group in _groups(rest, wanted, usual)]
+        candidates = _candidates(rest)
+        if steps:
+            steps.take(len(rest) * (1 + len(candidates)) // JOINED)
+        found = [group for wanted, usual in candidates.items() for group in _groups(rest, wanted, usual)]
         found.sort(key=lambda group: -group.saved)
         used: set[int] = set()
         again = False
@@ -106,8 +113,10 @@ def _fields(conjunct: Conjunct, space: int, touched: int) -> Iterator[tuple[Fiel
 def _groups(conjuncts: Sequence[Conjunct], wanted: Field, usual: bool) -> list[_Group]:
     """The groups that intervals of a field make something of."""
     groups: dict[tuple[object, ...], _Group] = {}
+    _, covered, _ = wanted.term(wanted.most, 0)
     for conjunct in conjuncts:
-        _join(groups, conjunct, wanted)
+        if any(_touched(wanted.space, terms) & covered for terms in (conjunct.box, conjunct.excluded)):
+            _join(groups, conjunct, wanted)
     for group in groups.values():
         group.runs = _merged(group.runs)
     return [group for group in groups.values() if _gains(group, usual)]
@@ -119,9 +128,6 @@ def _join(groups: dict[tuple[object, ...], _Group], conjunct: Conjunct, wanted: 
         reaches = conjunct.frame_bytes if wanted.space == FRAME else conjunct.ip4_bytes
         if reaches < wanted.end or wanted.space not in (FRAME, conjunct.ip4_at):
             return
-    _, covered, _ = wanted.term(wanted.most, 0)
-    if not any(_touched(wanted.space, terms) & covered for terms in (conjunct.box, conjunct.excluded)):
-        return
     parts = _without(conjunct, wanted)
     if parts is None:
         return

@@ -13,10 +13,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from exonet.filters.box import Bits
 from exonet.filters.conjunct import ETHERNET_IP4, MAX_ATOMS, Conjunct, Term
 from exonet.filters.interval import with_intervals
+from exonet.filters.steps import Steps, Undecomposable
 from exonet.filters.value import WORD, Value
-from exonet.filters.walk import State, Undecomposable, Walk
+from exonet.filters.walk import State, Walk
 
 MAX_CONJUNCTS = 4096
 SPACE_BITS = 32 * MAX_ATOMS
@@ -25,10 +27,16 @@ MAX_OUTSIDE = 3
 #: Breadths of one volume, and how many exclusions count.
 BREADTHS = 4096
 MAX_COUNTED = 1023
+Masks = tuple[tuple[int, int], ...]
+#: Steps (steps.py): of a conjunct that is made; and so many tables are asked, or conjuncts compared, in one.
+STEPS_MADE = 6
+ASKED = 8
 
 
 def loosen(walk: Walk, path: State) -> State:
     """The path without the exclusions and ranges that the program does not need to accept it."""
+    path = path.constraints()
+    path.excluded = tuple(term for term in path.excluded if not _contradicted(path, term))
     if not path.excluded and not path.ranges:
         return path
     bare = path.constraints()
@@ -38,6 +46,13 @@ def loosen(walk: Walk, path: State) -> State:
     if len(path.excluded) + len(path.ranges) > GREEDY_LIMIT:
         return path
     return _loosen_singly(walk, path.constraints())
+
+
+def _contradicted(path: State, term: Term) -> bool:
+    """Can it not hold, by what is known?"""
+    space, mask, value = term
+    known, bits = path.bits.get(space, (0, 0))
+    return bool((bits ^ value) & known & mask)
 
 
 def _loosen_singly(walk: Walk, path: State) -> State:
@@ -95,16 +110,17 @@ def boxes(path: State) -> Iterator[tuple[dict[int, tuple[int, int]], tuple[Term,
             yield from boxes(narrowed)
 
 
-def conjuncts_of(path: State) -> Iterator[Conjunct]:
+def conjuncts_of(path: State, steps: Steps) -> Iterator[Conjunct]:
     """The conjuncts of one path."""
     at, ip4_bytes = path.ip4 or (ETHERNET_IP4, 0)
     for bits, excluded in boxes(path):
+        steps.take(STEPS_MADE + len(excluded))
         conjunct = Conjunct.of(bits, excluded, frame_bytes=path.frame_bytes, ip4_bytes=ip4_bytes, ip4_at=at)
         if conjunct is not None:
-            yield from fit(conjunct)
+            yield from fit(conjunct, steps)
 
 
-def fit(conjunct: Conjunct) -> Iterator[Conjunct]:
+def fit(conjunct: Conjunct, steps: Steps) -> Iterator[Conjunct]:
     """The conjunct, cut bit by bit along exclusions until it fits the atoms of the demux."""
     if len(conjunct.atoms) + len(conjunct.excluded) + len(conjunct.programs) <= MAX_ATOMS:
         yield conjunct
@@ -113,9 +129,10 @@ def fit(conjunct: Conjunct) -> Iterator[Conjunct]:
         raise Undecomposable(f"it compares {len(conjunct.atoms)} words of a frame; at most {MAX_ATOMS} are possible")
     term = min(conjunct.excluded, key=lambda t: (t[1].bit_count(), t))
     for piece in complement(term):
+        steps.take(STEPS_MADE + len(conjunct.excluded))
         cut = narrowed_to(conjunct, piece, without=term)
         if cut is not None:
-            yield from fit(cut)
+            yield from fit(cut, steps)
 
 
 def complement(term: Term) -> Iterator[Term]:
@@ -145,13 +162,38 @@ def narrowed_to(conjunct: Conjunct, term: Term, without: Term) -> Conjunct | Non
     )
 
 
-def drop_contained(conjuncts: Iterable[Conjunct]) -> list[Conjunct]:
+def drop_contained(conjuncts: Iterable[Conjunct], steps: Steps | None = None) -> list[Conjunct]:
     """Without those that lie within another."""
     kept: list[Conjunct] = []
+    tables: dict[Masks, dict[tuple[int, ...], list[Conjunct]]] = {}  # those kept, by their masks and values
     for conjunct in sorted(set(conjuncts), key=lambda c: (c.specificity, *_structure(c))):
-        if not any(other.contains(conjunct) for other in kept):
-            kept.append(conjunct)
+        if steps:
+            steps.take(1 + len(tables) // ASKED)
+        if any(other.contains(conjunct) for other in _around(conjunct.known, tables, steps)):
+            continue
+        kept.append(conjunct)
+        masks = tuple((space, mask) for space, mask, _ in conjunct.box)
+        values = tuple(value for _, _, value in conjunct.box)
+        tables.setdefault(masks, {}).setdefault(values, []).append(conjunct)
     return kept
+
+
+def _around(
+    known: Bits, tables: dict[Masks, dict[tuple[int, ...], list[Conjunct]]], steps: Steps | None
+) -> Iterator[Conjunct]:
+    """Those whose boxes hold for every frame of which this is known."""
+    for masks, table in tables.items():
+        values = []
+        for space, mask in masks:
+            bits = known.get(space, (0, 0))
+            if mask & ~bits[0]:
+                break
+            values.append(bits[1] & mask)
+        else:
+            found = table.get(tuple(values), ())
+            if steps:
+                steps.take(len(found) // ASKED)
+            yield from found
 
 
 def _structure(conjunct: Conjunct) -> tuple[Any, ...]:
@@ -172,7 +214,7 @@ def _form(conjunct: Conjunct) -> tuple[object, ...]:
     return masks, conjunct.excluded, conjunct.frame_bytes, conjunct.ip4_bytes, conjunct.ip4_at
 
 
-def merge_siblings(conjuncts: Sequence[Conjunct]) -> list[Conjunct]:
+def merge_siblings(conjuncts: Sequence[Conjunct], steps: Steps | None = None) -> list[Conjunct]:
     """Halves a set of boxes of one form wherever every one of them has its sibling across a bit.
 
     Only whole sets are merged: values cost a demux next to nothing, but a set merged in part would add a shape.
@@ -180,10 +222,10 @@ def merge_siblings(conjuncts: Sequence[Conjunct]) -> list[Conjunct]:
     groups: dict[tuple[object, ...], set[Conjunct]] = {}
     for conjunct in conjuncts:
         groups.setdefault(_form(conjunct), set()).add(conjunct)
-    return [conjunct for group in groups.values() for conjunct in _merge_group(group)]
+    return [conjunct for group in groups.values() for conjunct in _merge_group(group, steps)]
 
 
-def _merge_group(group: set[Conjunct]) -> set[Conjunct]:
+def _merge_group(group: set[Conjunct], steps: Steps | None) -> set[Conjunct]:
     merged = True
     while merged and len(group) > 1 and len(group) % 2 == 0:
         merged = False
@@ -192,6 +234,8 @@ def _merge_group(group: set[Conjunct]) -> set[Conjunct]:
             while mask:
                 bit = mask & -mask
                 mask ^= bit
+                if steps:
+                    steps.take(1 + len(group) // ASKED)
                 half = _merge_across(group, space, bit)
                 if half is not None:
                     group, merged = half, True
@@ -237,11 +281,19 @@ def with_breadth(conjuncts: Sequence[Conjunct]) -> tuple[Conjunct, ...]:
 
 def simplify(walk: Walk) -> tuple[Conjunct, ...]:
     """The program's conjuncts, the most specific first. Undecomposable with the reason."""
+    steps = walk.steps
     found: set[Conjunct] = set()
+    taken: list[State] = []
     for path in list(walk.paths()):
-        for conjunct in conjuncts_of(loosen(walk, path)):
+        if path.ranges:
+            steps.take(len(taken) // ASKED)
+            if any(path.within(other) for other in taken):
+                continue
+        loose = loosen(walk, path)
+        taken.append(loose)
+        for conjunct in conjuncts_of(loose, steps):
             found.add(conjunct)
             if len(found) > MAX_CONJUNCTS:
                 raise Undecomposable(f"it takes more than {MAX_CONJUNCTS} conjuncts")
-    few = merge_siblings(drop_contained(found))
-    return with_breadth(drop_contained(with_intervals(drop_contained(few))))
+    few = drop_contained(merge_siblings(drop_contained(found, steps), steps), steps)
+    return with_breadth(drop_contained(with_intervals(few, steps), steps))

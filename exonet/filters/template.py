@@ -18,6 +18,7 @@ from typing import Literal
 from exonet.filters.conjunct import Conjunct, Term
 from exonet.filters.libpcap import Instruction, Program
 from exonet.filters.span import Interval
+from exonet.filters.steps import MAX_TRIED_STEPS, Undecomposable
 from exonet.filters.uses import Lane
 from exonet.filters.walk import Walk
 
@@ -222,7 +223,7 @@ class Templates:
         found = self._decompose(walk)
         if len(alike) >= MOST_ALIKE:
             return Filled(code, None, found)
-        made = self._made(program, walk, found)
+        made = self._made(program, walk, found) if walk.steps.taken <= MAX_TRIED_STEPS else None
         if made:
             if self._count >= KEPT:
                 self._known.clear()
@@ -248,7 +249,10 @@ class Templates:
         for trial in range(TRIALS):
             code = template.varied(program.code, chosen, special=bool(trial))
             other = [Instruction(*fields) for fields in struct.iter_unpack("=HBBI", code)]
-            if self._decompose(Walk(other)) != template.fill(code):
+            try:
+                if self._decompose(Walk(other)) != template.fill(code):
+                    return False
+            except Undecomposable:
                 return False
         return True
 

@@ -18,12 +18,11 @@ from exonet.abi import lib
 from exonet.filters.conjunct import FRAME, LENGTH, Term
 from exonet.filters.libpcap import Instruction
 from exonet.filters.span import program_space
+from exonet.filters.steps import MAX_QUESTION_STEPS, Steps, Undecomposable
 from exonet.filters.uses import Lane, Uses, lane_of
 from exonet.filters.value import WORD, Value, constant, difference, operate
 
 MAX_PATHS = 4096
-MAX_STEPS = 200_000
-MAX_QUESTION_STEPS = 2_000_000
 MAX_SPLIT = 5  # bits of a field that two fields combine by
 MAX_OFFSET = 5  # bits of a field that says an offset: each of its values is a shape
 MAX_TRIED = 8  # bits of a field whose values are tried one by one
@@ -39,10 +38,6 @@ _NOTHING = constant(0)
 _MANY = Value(space=1 << 64, size=64, mask=(1 << 512) - 1)
 
 
-class Undecomposable(Exception):
-    """The program is not a union of conjuncts within the limits; the text is the reason."""
-
-
 class _Entangled(Undecomposable):
     """What follows is no comparison of a field with a number: the program itself has to be asked."""
 
@@ -53,7 +48,9 @@ Guards = tuple[int, tuple[int, int] | None]
 
 @dataclass(slots=True)
 class State:
-    """A path so far."""
+    """A path so far. excluded: the terms that must not hold. barred: the values of these, and of those whose frames the
+    program has accepted before, which therefore need no exclusion.
+    """
 
     pc: int = 0
     a: Value = _NOTHING
@@ -61,6 +58,7 @@ class State:
     memory: dict[int, Value] = field(default_factory=dict)
     bits: dict[int, tuple[int, int]] = field(default_factory=dict)
     excluded: tuple[Term, ...] = ()
+    barred: dict[tuple[int, int], frozenset[int]] = field(default_factory=dict)  # by space and mask
     ranges: dict[Value, Range] = field(default_factory=dict)
     frame_bytes: int = 0
     ip4: tuple[int, int] | None = None  # where the header begins, and bytes needed after it
@@ -74,6 +72,7 @@ class State:
             dict(self.memory),
             dict(self.bits),
             self.excluded,
+            dict(self.barred),
             dict(self.ranges),
             self.frame_bytes,
             self.ip4,
@@ -82,7 +81,7 @@ class State:
 
     def constraints(self) -> "State":
         """The same set of frames, at the program's start."""
-        return State(
+        state = State(
             bits=dict(self.bits),
             excluded=self.excluded,
             ranges=dict(self.ranges),
@@ -90,6 +89,9 @@ class State:
             ip4=self.ip4,
             made=self.made,
         )
+        for term in self.excluded:
+            state._bar(term)
+        return state
 
     def fix(self, term: Term) -> bool:
         """Adds that a term holds; False where no frame is left."""
@@ -100,24 +102,53 @@ class State:
         if (bits ^ value) & known & mask:
             return False
         self.bits[space] = (known | mask, bits | value)
-        return all(not self._holds(other) for other in self.excluded)
+        known, bits = self.bits[space]
+        for (where, barred), values in self.barred.items():
+            if where == space and barred & mask and not barred & ~known and bits & barred in values:
+                return False
+        return True
 
-    def exclude(self, term: Term) -> bool:
-        """Adds that a term does not hold; False where no frame is left."""
+    def exclude(self, term: Term, accepted: bool = False) -> bool:
+        """Adds that a term does not hold; False where no frame is left. accepted: the program takes those where it
+        does.
+        """
         space, mask, value = term
         known, bits = self.bits.get(space, (0, 0))
         if (bits ^ value) & known & mask:
             return True
         if not mask & ~known:
             return False
-        if term not in self.excluded:
-            self.excluded = (*self.excluded, term)
+        if value not in self.barred.get((space, mask), ()):
+            self._bar(term)
+            if not accepted:
+                self.excluded = (*self.excluded, term)
         return True
 
-    def _holds(self, term: Term) -> bool:
+    def within(self, other: "State") -> bool:
+        """Is every frame of this path in the other one? Sufficient, not necessary."""
+        if self.frame_bytes < other.frame_bytes:
+            return False
+        for space, (mask, value) in other.bits.items():
+            known, bits = self.bits.get(space, (0, 0))
+            if mask & ~known or (bits ^ value) & mask:
+                return False
+        if other.ip4 and (not self.ip4 or self.ip4[0] != other.ip4[0] or self.ip4[1] < other.ip4[1]):
+            return False
+        for ranged, (low, high) in other.ranges.items():
+            least, most = self.bounds(ranged)
+            if least < low or high < most:
+                return False
+        return all(self._lacks(term) for term in other.excluded)
+
+    def _lacks(self, term: Term) -> bool:
+        """Is it seen that the term does not hold?"""
         space, mask, value = term
         known, bits = self.bits.get(space, (0, 0))
-        return not mask & ~known and not (bits ^ value) & mask
+        return bool((bits ^ value) & known & mask) or value in self.barred.get((space, mask), ())
+
+    def _bar(self, term: Term) -> None:
+        space, mask, value = term
+        self.barred[space, mask] = self.barred.get((space, mask), frozenset()) | {value}
 
     def bounds(self, value: Value) -> Range:
         """The least and the greatest that the value (without its addend) can be, as far as is known."""
@@ -158,7 +189,9 @@ class Walk:
 
     def __init__(self, program: Sequence[Instruction]) -> None:
         self._program = program
-        self._steps = 0  # left
+        self.steps = Steps()  # of the whole decomposition
+        self._questions = Steps(MAX_QUESTION_STEPS, self.steps)
+        self._accepting = _accepting(program)
         self._uses = Uses()
         self._verdict = program_space(b"".join(struct.pack("=HBBI", *instruction) for instruction in program))
         for i, instruction in enumerate(program):
@@ -167,21 +200,21 @@ class Walk:
 
     def paths(self) -> Iterator[State]:
         found = 0
-        self._steps = MAX_STEPS
-        for state, accepted in self._leaves(State(), None):
+        for state, accepted in self._leaves(State(), None, self.steps):
             if accepted:
                 found += 1
                 if found > MAX_PATHS:
                     raise Undecomposable(f"more than {MAX_PATHS} ways lead to a match")
                 self._uses.accept(state.made, state.bits, state.ip4)
                 yield state
-        self._steps = MAX_QUESTION_STEPS
 
     def accepts_all(self, start: State) -> bool:
-        """Is every frame of `start` accepted, without a load beyond its guards? False also where that is not known."""
+        """Is every frame of `start` accepted, without a load beyond its guards? False also where that is not known,
+        or where too much has been asked.
+        """
         guards = start.frame_bytes, start.ip4
         try:
-            return all(accepted for _, accepted in self._leaves(start.constraints(), guards))
+            return all(accepted for _, accepted in self._leaves(start.constraints(), guards, self._questions))
         except Undecomposable:
             return False
 
@@ -191,22 +224,21 @@ class Walk:
         """
         return self._uses.values([instruction.k for instruction in self._program])
 
-    def _leaves(self, start: State, guards: Guards | None) -> Iterator[tuple[State, bool]]:
+    def _leaves(self, start: State, guards: Guards | None, steps: Steps) -> Iterator[tuple[State, bool]]:
         """Every return that can be reached. With `guards`, a load beyond them counts as a refusing return."""
         pending = [start]
         while pending:
             state = pending.pop()
             accepted: bool | None = None
             while accepted is None:
-                self._steps -= 1
-                if self._steps < 0:
-                    raise Undecomposable(f"it takes more than {MAX_STEPS} steps to follow")
+                steps.take()
                 more = self._followed(state, asking=guards is not None)
                 if isinstance(more, bool):
                     accepted = more
                     break
                 if not more:
                     break
+                steps.take(len(more) - 1)
                 state = more[0]
                 pending.extend(more[1:])
                 if guards and (state.frame_bytes > guards[0] or (state.ip4 and state.ip4 != guards[1])):
@@ -435,7 +467,16 @@ class Walk:
         if term is None:
             state.pc = no
             return [state]
-        return _fork(state, yes, no, term)
+        return self._fork(state, yes, no, term)
+
+    def _fork(self, state: State, holds: int, fails: int, term: Term) -> list[State]:
+        """Both ways of a masked equality, as far as they can be taken."""
+        other = state.copy()
+        state.pc, other.pc = holds, fails
+        states = [state] if state.fix(term) else []
+        if other.exclude(term, self._accepting[holds]):
+            states.append(other)
+        return states
 
     def _set(self, state: State, value: Value, number: int, yes: int, no: int) -> list[State]:
         if value.addend:
@@ -445,7 +486,7 @@ class Walk:
         if term is None:
             state.pc = yes
             return [state]
-        return _fork(state, no, yes, term)
+        return self._fork(state, no, yes, term)
 
     def _greater(self, state: State, value: Value, number: int, yes: int, no: int) -> list[State]:
         """value >= number."""
@@ -471,14 +512,13 @@ def _decide(operation: str, a: int, k: int) -> bool:
     return {"jeq": a == k, "jgt": a > k, "jge": a >= k, "jset": a & k != 0}[operation]
 
 
-def _fork(state: State, holds: int, fails: int, term: Term) -> list[State]:
-    """Both ways of a masked equality, as far as they can be taken."""
-    other = state.copy()
-    state.pc, other.pc = holds, fails
-    states = [state] if state.fix(term) else []
-    if other.exclude(term):
-        states.append(other)
-    return states
+def _accepting(program: Sequence[Instruction]) -> list[bool]:
+    """By instruction: is it a return that accepts, or a jump to one?"""
+    found = [False] * len(program)
+    for pc in range(len(program) - 1, -1, -1):
+        code, _, _, k = program[pc]
+        found[pc] = bool(k) if code == 0x06 else code == 0x05 and pc + 1 + k < len(program) and found[pc + 1 + k]
+    return found
 
 
 def _name(value: Value) -> str:

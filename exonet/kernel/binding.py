@@ -148,18 +148,31 @@ class Bindings:
         token: the capability it is bound with; shown: further ones, by which owners of wider bindings consent to a
         narrower one. FilterError, DeniedError, ExhaustedError, ConflictError: nothing has changed then.
         """
-        wanted = source if isinstance(source, Prepared) else self._filters.prepare(source)
-        consents = self._authorise(env, wanted, port, token, shown, snoop)
+        if isinstance(source, Prepared):
+            wanted = source
+        else:  # no token, no work
+            self._authorise(env, "everything" if source is None else str(source), None, port, token, shown, snoop)
+            wanted = self._filters.prepare(source)
+        consents = self._authorise(env, wanted.text, wanted.text, port, token, shown, snoop)
         candidate = Binding(-1, env.number, env.name, port, wanted, consents[0], snoop)
-        extras: dict[Binding, list[Any]] = {} if snoop else self._yielding(candidate, consents)
+        candidate.charged, candidate.shapes = wanted.count, wanted.shapes
         holding = self._holdings.get(env.number)
         if holding is None:
-            holding = self._holdings[env.number] = Holding()
-        candidate.charged, candidate.shapes = wanted.count, wanted.shapes
+            holding = Holding()
+        self._charge(env, candidate, holding)
+        extras: dict[Binding, list[Any]] = {} if snoop else self._yielding(candidate, consents)
         if extras:
             self._charge_extras(candidate, extras)
+            self._charge(env, candidate, holding)
+        self._holdings[env.number] = holding
+        self._install(candidate, extras)
+        holding.add(candidate.number, candidate, candidate.charged, candidate.shapes, candidate.loose)
+        return candidate
+
+    def _charge(self, env: Claimant, candidate: Binding, holding: Holding[Binding]) -> None:
+        """Quotas, by counters alone. ExhaustedError."""
         try:
-            if not self._filters.whole(consents[0].scope.region):
+            if not self._filters.whole(candidate.capability.scope.region):
                 candidate.loose = candidate.shapes
             else:
                 candidate.loose = tuple([shape for shape in candidate.shapes if not shape.destined])
@@ -167,25 +180,31 @@ class Bindings:
             if fresh and len(holding.shapes) + fresh > FEW_SHAPES:
                 self._leave_some(env, holding, candidate, fresh)
         except ExhaustedError as error:
-            raise ExhaustedError(
-                f"filter {quoted(wanted.text)}: {error}{self._more(env, candidate, holding)}"
-            ) from None
-        self._install(candidate, extras)
-        holding.add(candidate.number, candidate, candidate.charged, candidate.shapes, candidate.loose)
-        return candidate
+            text = candidate.text
+            raise ExhaustedError(f"filter {quoted(text)}: {error}{self._more(env, candidate, holding)}") from None
 
     def _authorise(
-        self, env: Claimant, wanted: Prepared, port: int, token: bytes, further: Sequence[bytes], snoop: bool
+        self,
+        env: Claimant,
+        text: str,
+        region: str | None,
+        port: int,
+        token: bytes,
+        further: Sequence[bytes],
+        snoop: bool,
     ) -> list[Capability]:
+        """By all capabilities that are shown. region None: all but whether theirs covers the filter's."""
         right = Right.SNOOP if snoop else Right.BIND
-        scope = Scope(port=port, region=wanted.text)
+        scope = Scope(port=port, region=region)
         authority, number, over = self._authority, env.number, Resource.FILTER
         try:
-            consents = [check(authority, token, holder=number, resource=over, right=right, scope=scope)]
-            for each in further:
+            consents = []
+            for each in (token, *further):
+                if region is None:
+                    scope = Scope(port=port, region=authority.authentic(each).scope.region)
                 consents.append(check(authority, each, holder=number, resource=over, right=right, scope=scope))
         except (DeniedError, ExhaustedError) as error:
-            raise type(error)(f"filter {quoted(wanted.text)}: {error}") from None
+            raise type(error)(f"filter {quoted(text)}: {error}") from None
         return consents
 
     def _yielding(self, candidate: Binding, consents: list[Capability]) -> dict[Binding, list[Any]]:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from exonet.errors import FilterError
 from exonet.filters.compile import conjuncts_of
 from exonet.filters.libpcap import Libpcap
+from exonet.filters.steps import Undecomposable
 from exonet.filters.template import Templates
-from exonet.filters.walk import Undecomposable, Walk
+from exonet.filters.walk import Walk
 from exonet.kernel.regions import Regions
 from tests.property.test_templates import seen
 

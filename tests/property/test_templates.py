@@ -12,8 +12,9 @@ from exonet.filters.compile import compile_filter, conjuncts_of
 from exonet.filters.conjunct import Conjunct
 from exonet.filters.form import shape_of
 from exonet.filters.libpcap import Libpcap
+from exonet.filters.steps import Undecomposable
 from exonet.filters.template import Templates
-from exonet.filters.walk import Undecomposable, Walk
+from exonet.filters.walk import Walk
 from exonet.kernel.prepared import Prepared
 from exonet.kernel.regions import Regions
 from tests.filter_list import DECOMPOSE

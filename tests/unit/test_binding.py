@@ -23,6 +23,7 @@ from exonet.kernel import regions as regions_module
 from exonet.kernel.binding import Binding
 from exonet.kernel.boot import LibOSSpec, Machine, MachineConfig
 from exonet.kernel.capability import Quota, Resource, Right, Scope
+from exonet.kernel.claims import Claims
 from exonet.kernel.environment import Environment, Mode
 from exonet.kernel.regions import Regions
 from exonet.wire.cable import cable
@@ -95,6 +96,30 @@ def test_r13_a_prepared_filter_is_still_authorised(desk: Desk) -> None:
     assert not len(desk.bindings) and not desk.conjuncts
     with pytest.raises(DeniedError, match="revoked"):
         desk.bind("web", "tcp dst port 81")
+
+
+def test_nothing_is_compiled_without_a_token_for_it(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    web, other = desk.open("web", "tcp"), desk.open("other", "udp")
+    forged = bytearray(desk.tokens["web"])
+    forged[40] ^= 1
+    monkeypatch.setattr(regions_module, "fill", lambda program, _: pytest.fail(f"compiled {program.text!r}"))
+    text = "tcp dst port 80"
+    for env, token, port, snoop in (
+        (web, bytes(forged), 0, False),
+        (other, desk.tokens["web"], 0, False),
+        (web, desk.tokens["web"], 1, False),
+        (web, desk.tokens["web"], 0, True),
+    ):
+        with pytest.raises(DeniedError, match=f"filter '{text}': "):
+            desk.bindings.bind(env, text, token, port, snoop=snoop)
+
+
+def test_a_filter_over_the_quota_is_compared_with_no_other(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.open("web", "tcp", Quota(conjuncts=5))
+    desk.bind("web", "tcp dst port 80")
+    monkeypatch.setattr(Claims, "near", lambda *_: pytest.fail("compared"))
+    with pytest.raises(ExhaustedError, match="conjuncts"):
+        desk.bind("web", "tcp port 81 or tcp port 82")
 
 
 @pytest.mark.parametrize("text", ["outbound", "tcp and ether[0] > 255"])

@@ -11,7 +11,9 @@ from exonet.filters.compile import compile_filter, decompose
 from exonet.filters.conjunct import Base, Conjunct
 from exonet.filters.form import Form, shape_of
 from exonet.filters.libpcap import Libpcap
-from exonet.filters.walk import Undecomposable, Walk
+from exonet.filters.simplify import simplify
+from exonet.filters.steps import MAX_STEPS, Undecomposable
+from exonet.filters.walk import Walk
 from tests.conftest import every_capture
 from tests.demux_box import Demux, made_frames, mutate, read_capture, sample_frames
 from tests.filter_list import DECOMPOSE, REFUSE
@@ -252,3 +254,29 @@ def test_every_value_of_a_byte_is_decided_as_libpcap_does(text):
     program, compiled = Libpcap().compile(text), compile_filter(text)
     frames = [bytes(12) + b"\x08\x00\x45" + bytes(7) + bytes((value,)) + bytes(20) for value in range(256)]
     assert [compiled.matches(data) for data in frames] == [program.matches(data) for data in frames]
+
+
+HOSTS = " or ".join(f"dst host 10.1.{i}.{i * 7 % 256}" for i in range(100))
+FIELDS = " and ".join(f"(udp[{8 + 4 * i}:4]={i + 3} or udp[{100 + 4 * i}:4]={i + 77})" for i in range(10))
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"), [(HOSTS, 6_000), (" or ".join(f"tcp port {3 * i + 7}" for i in range(299)), 20_000)]
+)
+def test_what_the_program_accepts_at_once_is_excluded_of_no_other_way(text: str, steps: int) -> None:
+    walk = Walk(Libpcap().compile(text).instructions)
+    assert not any(conjunct.excluded for conjunct in simplify(walk))
+    assert walk.steps.taken < steps
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"ip and udp and {FIELDS}",
+        f"udp and ({HOSTS}) and ({HOSTS.split(' or dst host 10.1.30')[0].replace('dst', 'src')})",
+        " or ".join(f"(udp[{8 + i}]>{i} and udp[{9 + i}]<{i + 100})" for i in range(60)),
+    ],
+)
+def test_a_filter_that_takes_too_many_steps_is_refused_by_name(text: str) -> None:
+    with pytest.raises(FilterError, match=rf"filter .*cannot be .*: it takes more than {MAX_STEPS} steps to decompose"):
+        compile_filter(text)
