@@ -151,9 +151,11 @@ class Bindings:
         if isinstance(source, Prepared):
             wanted = source
         else:  # no token, no work
-            self._authorise(env, "everything" if source is None else str(source), None, port, token, shown, snoop)
+            held = self._authorise(env, source, None, token, shown, snoop)
+            if any(each.scope.port not in (None, port) for each in held):
+                self._authorise(env, source, Scope(port=port), token, shown, snoop)
             wanted = self._filters.prepare(source)
-        consents = self._authorise(env, wanted.text, wanted.text, port, token, shown, snoop)
+        consents = self._authorise(env, wanted.text, Scope(port=port, region=wanted.text), token, shown, snoop)
         candidate = Binding(-1, env.number, env.name, port, wanted, consents[0], snoop)
         candidate.charged, candidate.shapes = wanted.count, wanted.shapes
         holding = self._holdings.get(env.number)
@@ -184,27 +186,17 @@ class Bindings:
             raise ExhaustedError(f"filter {quoted(text)}: {error}{self._more(env, candidate, holding)}") from None
 
     def _authorise(
-        self,
-        env: Claimant,
-        text: str,
-        region: str | None,
-        port: int,
-        token: bytes,
-        further: Sequence[bytes],
-        snoop: bool,
+        self, env: Claimant, text: Any, scope: Scope | None, token: bytes, further: Sequence[bytes], snoop: bool
     ) -> list[Capability]:
-        """By all capabilities that are shown. region None: all but whether theirs covers the filter's."""
+        """By all capabilities that are shown. scope None: whatever they reach."""
         right = Right.SNOOP if snoop else Right.BIND
-        scope = Scope(port=port, region=region)
         authority, number, over = self._authority, env.number, Resource.FILTER
         try:
-            consents = []
-            for each in (token, *further):
-                if region is None:
-                    scope = Scope(port=port, region=authority.authentic(each).scope.region)
+            consents = [check(authority, token, holder=number, resource=over, right=right, scope=scope)]
+            for each in further:
                 consents.append(check(authority, each, holder=number, resource=over, right=right, scope=scope))
         except (DeniedError, ExhaustedError) as error:
-            raise type(error)(f"filter {quoted(text)}: {error}") from None
+            raise type(error)(f"filter {quoted('everything' if text is None else str(text))}: {error}") from None
         return consents
 
     def _yielding(self, candidate: Binding, consents: list[Capability]) -> dict[Binding, list[Any]]:

@@ -37,6 +37,7 @@ class Cast(Prepared):
         self.count = len(pattern.moulds)
         self.shapes = pattern.shapes
         self.high = pattern.high
+        self.likely = None
         self._boxes = None
         self._filled = filled
         self._moulds = pattern.moulds

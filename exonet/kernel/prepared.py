@@ -20,9 +20,10 @@ Box = tuple[Any, bool]
 class Prepared:
     """text: as it was written. claims: of the conjuncts that can take a unicast frame, the only ones that can be in
     conflict (R2). count: of the conjuncts. shapes: the distinct ones. high: no less than the volume of its claims.
+    likely: the claim around what was last found inside the filter, which is the likely one for the next.
     """
 
-    __slots__ = ("__weakref__", "_box", "_boxes", "_conjuncts", "claims", "count", "high", "shapes", "text")
+    __slots__ = ("__weakref__", "_box", "_boxes", "_conjuncts", "claims", "count", "high", "likely", "shapes", "text")
 
     def __init__(
         self,
@@ -38,6 +39,7 @@ class Prepared:
         self.claims = tuple(claims)
         self.shapes = tuple(shapes)
         self.high = sum(claim.high for claim in self.claims)
+        self.likely: Claim | None = None
         self._box = box
         self._boxes: tuple[Box, ...] | None = None
 

@@ -150,8 +150,11 @@ class Regions:
             return True
         seen = len(inner.claims) == inner.count
         for claim in inner.claims if seen else ():
+            if outer.likely is not None and outer.likely.contains(claim):
+                continue
             for own in outer.claims:
                 if own.contains(claim):
+                    outer.likely = own
                     break
             else:
                 seen = False
