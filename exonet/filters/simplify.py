@@ -16,9 +16,10 @@ from typing import Any
 from exonet.filters.box import Bits
 from exonet.filters.conjunct import ETHERNET_IP4, MAX_ATOMS, Conjunct, Term
 from exonet.filters.interval import with_intervals
+from exonet.filters.path import State
 from exonet.filters.steps import Steps, Undecomposable
 from exonet.filters.value import WORD, Value
-from exonet.filters.walk import State, Walk
+from exonet.filters.walk import Walk
 
 MAX_CONJUNCTS = 4096
 SPACE_BITS = 32 * MAX_ATOMS

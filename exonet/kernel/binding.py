@@ -14,7 +14,8 @@ from typing import Any, Protocol
 from exonet.abi import lib
 from exonet.errors import ConflictError, DeniedError, ExhaustedError, ExonetError, UsageError
 from exonet.kernel.capability import Authority, Capability, Quota, Resource, Right, Scope, check
-from exonet.kernel.claims import Claim, Claims, Shape
+from exonet.kernel.claim import Claim, Shape
+from exonet.kernel.claims import Claims
 from exonet.kernel.estates import Estates
 from exonet.kernel.holding import Holding
 from exonet.kernel.native import MachinePort

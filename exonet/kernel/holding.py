@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Generic, TypeVar
 
 from exonet.kernel.capability import Quota
-from exonet.kernel.claims import Shape
+from exonet.kernel.claim import Shape
 
 __all__ = ["Holding"]
 

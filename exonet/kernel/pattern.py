@@ -13,7 +13,7 @@ from typing import Any
 
 from exonet.filters.mould import Mould, pins
 from exonet.filters.template import Filled, Hole, Template
-from exonet.kernel.claims import Claim
+from exonet.kernel.claim import Claim
 from exonet.kernel.prepared import Box, Prepared
 
 __all__ = ["Patterns"]

@@ -9,7 +9,7 @@ Owner: the one kernel thread, which alone writes into the native boxes.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from exonet.kernel.claims import Claim, Shape
+from exonet.kernel.claim import Claim, Shape
 
 __all__ = ["Box", "Prepared"]
 

@@ -24,7 +24,7 @@ from exonet.filters.region import Example, Nesting, Region, Relation, difference
 from exonet.filters.remedy import remedy
 from exonet.filters.syntax import to_pcap
 from exonet.filters.template import Filled, Templates
-from exonet.kernel.claims import Claim, Kind
+from exonet.kernel.claim import Claim, Kind
 from exonet.kernel.names import Names
 from exonet.kernel.pattern import Patterns
 from exonet.kernel.prepared import Box, Prepared

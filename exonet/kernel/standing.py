@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from exonet.errors import ExhaustedError
-from exonet.kernel.claims import Claim, Lie, Shape, lie
+from exonet.kernel.claim import Claim, Lie, Shape, lie
 from exonet.kernel.prepared import Prepared
 from exonet.wording import quoted
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from exonet.abi import check, ffi, lib
 from exonet.errors import ExhaustedError, FilterError
-from exonet.kernel.claims import Claim, Kind
+from exonet.kernel.claim import Claim, Kind
 from exonet.kernel.localside import LocalSide
 from exonet.kernel.prepared import Prepared
 

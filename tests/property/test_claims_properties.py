@@ -10,7 +10,8 @@ from exonet.filters.conjunct import Conjunct
 from exonet.filters.region import Kind, relation
 from exonet.kernel.binding import Bindings
 from exonet.kernel.capability import Authority, Quota, Resource, Right, Scope
-from exonet.kernel.claims import Claims, Lie, lie
+from exonet.kernel.claim import Lie, lie
+from exonet.kernel.claims import Claims
 from exonet.kernel.regions import Regions, volume
 from exonet.kernel.standing import stand
 from tests.fakes.machine import FakeMachine
