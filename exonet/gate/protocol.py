@@ -20,6 +20,7 @@ __all__ = [
     "ANY_PAGE",
     "FIELDS",
     "MAX_MESSAGE",
+    "MAX_TOKEN",
     "Op",
     "ProtocolError",
     "Reply",
@@ -35,7 +36,7 @@ __all__ = [
 
 HEADER = struct.Struct("<HHII")
 MAX_MESSAGE = 65536
-MAX_TOKEN = 8192
+MAX_TOKEN = 16384
 MAX_TEXT = 4096
 ANY_PAGE = 0xFFFFFFFF
 

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from exonet.abi import ffi, lib
 from exonet.errors import ConflictError, UsageError
+from exonet.gate.protocol import MAX_TOKEN
 from exonet.kernel.binding import Bindings
 from exonet.kernel.capability import Authority, Capability, Quota, Resource, Right, Scope
 from exonet.kernel.localside import LocalSide
@@ -225,8 +226,14 @@ class Environments:
         """A root capability for an environment, from the machine's owner (boot). Returns its token.
 
         A region to bind in is disjoint from those of others or nested with them, unless it is `shared`: ConflictError.
+        UsageError where its text is so long that the LibOS could not show the token.
         """
         token = self.authority.grant(env.number, resource, rights, scope)
+        if len(token) > MAX_TOKEN:
+            raise UsageError(
+                f"environment {env.name}: a capability of {len(token):,} bytes: at most {MAX_TOKEN:,}; "
+                "bind fewer filters, or write their union shorter"
+            )
         if resource is Resource.FILTER:
             capability = self.authority.authentic(token)
             try:

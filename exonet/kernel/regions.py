@@ -33,8 +33,6 @@ from exonet.wording import shown
 __all__ = ["Regions"]
 
 REMEMBERED = 512
-#: Characters of a filter: what libpcap's optimiser takes rises with their square, to a quarter of a second here.
-MAX_TEXT = 5000
 DESTINATION = sum(255 << 8 * at for at in (12, 13, 20, 23, *range(30, 34), *range(38, 54)))
 IP6_FRAGMENT = 44
 IP4_HEADERS = (14, 18, 22)  # where an IPv4 header may begin: untagged, behind a tag, behind two or PPPoE
@@ -103,8 +101,6 @@ class Regions:
 
     def _filled(self, source: str | Expression) -> Filled:
         text = to_pcap(source)
-        if len(text) > MAX_TEXT:
-            raise FilterError(f'filter "{shown(text)}": {len(text)} characters; at most {MAX_TEXT} can be bound')
         try:
             self._names.refuse(text)
             if self._libpcap is None:

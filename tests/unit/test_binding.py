@@ -15,9 +15,8 @@ from scapy.layers.l2 import Ether
 
 from exonet.abi import check, ffi, lib
 from exonet.clock import Clock
-from exonet.errors import ConflictError, DeniedError, ExhaustedError, FilterError
+from exonet.errors import ConflictError, DeniedError, ExhaustedError, FilterError, UsageError
 from exonet.filters.fields import Tcp, Udp
-from exonet.filters.libpcap import Libpcap
 from exonet.hardware.nic import NicConfig
 from exonet.kernel import binding as binding_module
 from exonet.kernel import regions as regions_module
@@ -115,11 +114,10 @@ def test_nothing_is_compiled_without_a_token_for_it(desk: Desk, monkeypatch: pyt
             desk.bindings.bind(env, text, token, port, snoop=snoop)
 
 
-def test_a_text_that_would_keep_libpcap_busy_is_not_compiled(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    desk.open("web", "udp")
-    monkeypatch.setattr(Libpcap, "compile", lambda *_: pytest.fail("compiled"))
-    with pytest.raises(FilterError, match="6191 characters; at most 5000 can be bound"):
-        desk.bind("web", " or ".join(f"udp dst port {1000 + i}" for i in range(295)))
+def test_a_region_that_no_token_can_hold_is_refused_at_the_grant(desk: Desk) -> None:
+    desk.open("many", " or ".join(f"udp dst port {1000 + i}" for i in range(600)))
+    with pytest.raises(UsageError, match=r"environment more: a capability of 2[\d,]+ bytes: at most 16,384"):
+        desk.open("more", " or ".join(f"tcp dst port {1000 + i}" for i in range(1100)))
 
 
 def test_a_filter_over_the_quota_is_compared_with_no_other(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
