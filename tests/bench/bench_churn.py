@@ -8,7 +8,7 @@ import os
 import statistics
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from exonet.abi import lib
@@ -32,6 +32,8 @@ FEW_FRAMES = 10_000
 COMPILES = 100
 WARM_NS = 200_000_000
 LOOK_NS = 20_000_000
+#: Buffers of the sink at half load.
+DEEP = 4096
 #: Between a bind with a new shape and the unbind.
 PAUSE_NS = 10_000_000
 #: The steady sink's binding, the churner's listener, and that it is done.
@@ -190,8 +192,8 @@ def _shapes(context: Context) -> Iterator[Figure]:
 def _paced(context: Context, trace: Trace, rate: int, count: int, fresh: bool | None) -> Loss:
     """A run at `rate` that may lose, beside `count` binds. fresh: each has a new shape; None: no bind.
 
-    The sink is inline, so that what is lost is the kernel's doing and not the host's, which on two cores takes the
-    core from the kernel, the compiler or the sink.
+    The sink is inline and its ring deep enough for some milliseconds, so that what is lost is the kernel's doing and not
+    the host's, which on two cores takes the core from the kernel, the compiler or the sink.
     """
     with ExitStack() as stack:
         wire = stack.enter_context(PcapWire(trace, speed=f"pps={rate}", loop=0))
@@ -199,7 +201,7 @@ def _paced(context: Context, trace: Trace, rate: int, count: int, fresh: bool | 
         compiler = machine.compiler
         assert compiler is not None
         port = machine.attach(wire, NicConfig(promiscuous=True, mode=NicMode.DROP, max_frame=1522))
-        machine.spawn(sink(bindings=[STEADY], process=False), port)
+        machine.spawn(replace(sink(bindings=[STEADY], process=False), entries=8192, receive_buffers=DEEP), port)
         options = {"kinds": ["payload"], "rounds": count, "live": 1, "pause_ns": PAUSE_NS}
         spec = churner(**options, fresh=bool(fresh), wait_ns=0 if fresh is None else WARM_NS)
         env = machine.spawn(spec, port) if fresh is not None else None
