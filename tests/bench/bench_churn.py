@@ -192,7 +192,7 @@ def _shapes(context: Context) -> Iterator[Figure]:
 def _paced(context: Context, trace: Trace, rate: int, count: int, fresh: bool | None) -> Loss:
     """A run at `rate` that may lose, beside `count` binds. fresh: each has a new shape; None: no bind.
 
-    The sink is inline and its ring deep enough for some milliseconds, so that what is lost is the kernel's doing and not
+    The sink is inline, its ring deep enough for some milliseconds, so that what is lost is the kernel's doing and not
     the host's, which on two cores takes the core from the kernel, the compiler or the sink.
     """
     with ExitStack() as stack:
