@@ -159,16 +159,14 @@ class Bindings:
         consents = self._authorise(env, wanted.text, Scope(port=port, region=wanted.text), token, shown, snoop)
         candidate = Binding(-1, env.number, env.name, port, wanted, consents[0], snoop)
         candidate.charged, candidate.shapes = wanted.count, wanted.shapes
-        holding = self._holdings.get(env.number)
-        if holding is None:
-            holding = Holding()
+        holding = self._holdings.get(env.number) or Holding()
         self._charge(env, candidate, holding)
         extras: dict[Binding, list[Any]] = {} if snoop else self._yielding(candidate, consents)
         if extras:
             self._charge_extras(candidate, extras)
             self._charge(env, candidate, holding)
-        self._holdings[env.number] = holding
         self._install(candidate, extras)
+        self._holdings[env.number] = holding
         holding.add(candidate.number, candidate, candidate.charged, candidate.shapes, candidate.loose)
         return candidate
 
