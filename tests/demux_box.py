@@ -2,11 +2,12 @@
 """What the tests of filters and demux share: the C demux as an object, frames from captures, mutations."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from exonet.abi import NO_OWNER, check, ffi, lib
 from exonet.filters.conjunct import Conjunct
+from exonet.filters.region import Kind
 from exonet.wire.capture import Trace
 from tests.conftest import ROOT, shared_captures
 
@@ -67,6 +68,16 @@ class Demux:
     @property
     def bytes(self) -> int:
         return int(lib.exo_demux_bytes(self.native))
+
+
+def kind_of(a: Collection[object], b: Collection[object]) -> Kind:
+    """How two sets of frames lie to each other, by their members."""
+    first, second = set(a), set(b)
+    if not first & second:
+        return Kind.DISJOINT
+    if first == second:
+        return Kind.EQUAL
+    return Kind.INSIDE if first < second else Kind.AROUND if first > second else Kind.PARTIAL
 
 
 def burst(frames: Sequence[Frame]) -> tuple[object, object]:

@@ -18,7 +18,7 @@ from exonet.filters.libpcap import Libpcap
 from exonet.filters.region import Kind, difference, relation, separate
 from exonet.filters.span import LENGTH, LENGTH_FIELD, Field, Interval, log2_fixed
 from exonet.filters.walk import Walk
-from tests.demux_box import Demux, Frame, made_frames
+from tests.demux_box import Demux, Frame, kind_of, made_frames
 from tests.filter_list import DECOMPOSE
 
 SETTINGS = settings(
@@ -136,13 +136,7 @@ def test_r04_relation_of_intervals_equals_brute_force(seed: int) -> None:
         in_a, in_b = taken(a), taken(b)
         if not in_a or not in_b:
             continue
-        wanted = (
-            Kind.DISJOINT if not in_a & in_b
-            else Kind.EQUAL if in_a == in_b
-            else Kind.INSIDE if in_a < in_b
-            else Kind.AROUND if in_a > in_b
-            else Kind.PARTIAL
-        )  # fmt: skip
+        wanted = kind_of(in_a, in_b)
         found = relation(a, b)
         assert found.kind is wanted, (a, b)
         seen.add(wanted)

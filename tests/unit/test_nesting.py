@@ -8,20 +8,15 @@ import pytest
 
 from exonet.abi import NO_OWNER, ffi, lib
 from exonet.errors import ExhaustedError
-from exonet.hardware.nic import NicConfig
-from exonet.kernel.boot import Machine, MachineConfig
 from exonet.kernel.nesting import APART, breadth_between
-from exonet.wire.cable import cable
 from tests.demux_box import Frame, burst, made_frames, sample_frames
-from tests.unit.test_binding import Desk
+from tests.fakes.desk import Desk, open_desk
 
 
 @pytest.fixture
 def desk() -> Iterator[Desk]:
-    here, there = cable()
-    with here, there, Machine(MachineConfig(pages=1024)) as machine:
-        machine.attach(here, NicConfig(promiscuous=True))
-        yield Desk(machine)
+    with open_desk() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from exonet.filters.libpcap import Libpcap
 from exonet.filters.region import Kind, Region, difference, overlap, relation, separate
 from exonet.filters.remedy import remedy
 from exonet.filters.solve import solve
-from tests.demux_box import Demux
+from tests.demux_box import Demux, kind_of
 
 RELATIONS = (
     ("tcp port 80", "udp port 53", Kind.DISJOINT),
@@ -236,13 +236,7 @@ def test_relation_equals_brute_force_on_a_small_header_space():
         in_a, in_b = ({f for f in frames if any(c.matches(f) for c in side)} for side in (a, b))
         if not in_a or not in_b:
             continue
-        wanted = (
-            Kind.DISJOINT if not in_a & in_b
-            else Kind.EQUAL if in_a == in_b
-            else Kind.INSIDE if in_a < in_b
-            else Kind.AROUND if in_a > in_b
-            else Kind.PARTIAL
-        )  # fmt: skip
+        wanted = kind_of(in_a, in_b)
         found = relation(a, b)
         assert found.kind is wanted, (a, b)
         seen.add(wanted)
