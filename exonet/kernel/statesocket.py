@@ -2,7 +2,8 @@
 """A running machine's state on a Unix stream socket, for whoever may read it: `exonet show`.
 
     where     DIRECTORY/PID.sock, mode 0600, in the first of `directories()` that can be had; PID-2.sock is the second
-              machine of a process. One that a killed machine left refuses, and the next machine removes it.
+              machine of a process. It goes with its listening socket, however that ends; one that a killed machine
+              left refuses, and the next machine removes it.
     request   one line of at most 256 bytes: a topic, as "bindings"
     reply     JSON, an object a line: {"exonet": 1, "topic": ..., "pid": ...}, the rows, {"rows": how many}; or one
               {"error": ...}. Then the socket is closed. A reply without its last line is not whole.
@@ -18,6 +19,7 @@ import os
 import select
 import socket
 import stat
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,7 +93,7 @@ class StateSocket(Closing):
 
     def __init__(self, topics: Topics) -> None:
         self._topics = topics
-        self.path, self._listener = _listen()
+        self.path, self._listener, self._remover = _listen()
         self._inode = self.path.lstat().st_ino
         self._epoll = select.epoll()
         self._epoll.register(self._listener, select.EPOLLIN)
@@ -214,17 +216,20 @@ class StateSocket(Closing):
         """Removes the socket, if it is still ours. Idempotent."""
         if self._listener.fileno() < 0:
             return
-        with contextlib.suppress(OSError):
-            if self.path.lstat().st_ino == self._inode:
-                self.path.unlink()
+        _remove(self.path, self._inode)
+        self._remover.detach()
         for client in list(self._clients.values()):
             self._drop(client)
         self._listener.close()
         self._epoll.close()
 
 
-def _listen() -> tuple[Path, socket.socket]:
-    """A listening socket, and its name in the first directory that will do."""
+#: A listening socket, its name, and what removes that when the socket is dropped.
+_Listening = tuple[Path, socket.socket, "weakref.finalize[[Path, int], socket.socket]"]
+
+
+def _listen() -> _Listening:
+    """In the first directory that will do."""
     refused: list[str] = []
     for directory in directories():
         try:
@@ -244,8 +249,11 @@ def _remove_stale(directory: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _bind(directory: Path) -> tuple[Path, socket.socket]:
-    """It gets its name when it listens, so whoever finds it is answered; and 0600 before it has any."""
+def _bind(directory: Path) -> _Listening:
+    """It gets its name when it listens, so whoever finds it is answered; and 0600 before it has any.
+
+    Ctrl-C may come between any two lines, so what removes a name is there before the name.
+    """
     pid = os.getpid()
     names = [f"{pid}.sock", *(f"{pid}-{number}.sock" for number in range(2, MACHINES))]
     path = next((directory / name for name in names if not (directory / name).exists()), None)
@@ -254,14 +262,23 @@ def _bind(directory: Path) -> tuple[Path, socket.socket]:
     early = path.with_name(f".{path.stem}")
     early.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    remove_early = weakref.finalize(listener, early.unlink, missing_ok=True)
     try:
         listener.setblocking(False)
         os.fchmod(listener.fileno(), 0o600)
         listener.bind(os.fspath(early))
         listener.listen(CLIENTS)
+        remove = weakref.finalize(listener, _remove, path, early.lstat().st_ino)
         early.rename(path)
-    except OSError:
+        remove_early.detach()
+    except BaseException:
         listener.close()
-        early.unlink(missing_ok=True)
         raise
-    return path, listener
+    return path, listener, remove
+
+
+def _remove(path: Path, inode: int) -> None:
+    """Unlinks `path` if it is still the file that it was."""
+    with contextlib.suppress(OSError):
+        if path.lstat().st_ino == inode:
+            path.unlink()

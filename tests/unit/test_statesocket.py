@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: MIT
 """The state socket by itself: its protocol, its file, and clients that mean no good. Steps are made by hand."""
 
+import inspect
 import itertools
 import json
 import os
 import socket
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -296,6 +299,40 @@ def test_what_a_killed_machine_left_is_removed_and_nothing_else(directory: Path)
     with StateSocket({}) as state, StateSocket({}) as other:
         assert not left.exists() and file.exists()
         assert state.path.exists() and other.path.exists(), "a live one stays"
+
+
+def interrupted(at: int) -> bool:
+    """Opens and closes a socket, with Ctrl-C at the `at`-th line that the module comes to. False where it has fewer."""
+    lines = itertools.count()
+    came = False
+
+    def trace(frame: FrameType, event: str, arg: Any) -> Any:
+        nonlocal came
+        if frame.f_code.co_filename != statesocket.__file__ or frame.f_code.co_flags & inspect.CO_GENERATOR:
+            return None  # what is raised while a generator is closed goes no further
+        if event == "line" and next(lines) == at:
+            came = True
+            raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+    try:
+        StateSocket({}).close()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(None)
+    return came
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_nothing_is_left_wherever_an_interrupt_comes(directory: Path) -> None:
+    """While the socket gets its name, before anybody holds it, and while it goes."""
+    at = 0
+    while interrupted(at):
+        assert not directory.exists() or list(directory.iterdir()) == [], f"line {at}"
+        at += 1
+    assert at > 40
 
 
 def test_a_socket_that_took_its_name_is_not_removed(directory: Path) -> None:
