@@ -27,7 +27,7 @@ def run_in_chroot(root: Path, commands: Sequence[Sequence[str]], *, user: int = 
     """
     root.chmod(0o755)
     lines = ["set -e", "mount --make-rprivate /", first, *(_bind(root, Path(path)) for path in dict.fromkeys(NEEDED))]
-    lines += [f"mkdir {root}/sys", f"mkdir -m 1777 {root}/tmp", f"{MOUNTS} {root}/before", "set +e"]
+    lines += [f"mkdir -p {root}/sys {root}/tmp", f"chmod 1777 {root}/tmp", f"{MOUNTS} {root}/before", "set +e"]
     where = f"chroot --userspec={user}:{user} --groups= {root} env -u EXONET_RUN_DIR HOME=/tmp PYTHONPATH={PROJECT}"
     for number, command in enumerate(commands):
         lines += [
