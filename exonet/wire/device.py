@@ -161,7 +161,7 @@ def open_tap(name: str, persist: bool) -> int:
     try:
         fd = os.open(TUN, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        hint = _PRIVILEGE if isinstance(error, PermissionError) else "load the kernel module: modprobe tun"
+        hint = "run as root" if isinstance(error, PermissionError) else "load the kernel module: modprobe tun"
         raise InterfaceError(f"interface {name}: {TUN}: {error.strerror}; {hint}") from error
     try:
         fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from exonet.clock import monotonic_ns
+from exonet.wire.device import TUN
 from exonet.wire.namespace import Namespace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,6 +21,13 @@ PATIENCE_NS = 20_000_000_000
 DEVICE = "exo0"
 HOST, ONE, TWO = "10.7.0.1", "10.7.0.2", "10.7.0.3"
 HOST6, ONE6, TWO6 = "fd00::1", "fd00::2", "fd00::3"
+
+#: Some systems let everybody open the device, and then no one but root have an interface of it; some do not.
+NOT_PERMITTED = (
+    "making or attaching it is not permitted: run as root, or give CAP_NET_ADMIN"
+    if not TUN.exists() or TUN.stat().st_mode & 0o006 == 0o006
+    else f"{TUN}: Permission denied; run as root"
+)
 
 
 class Attached:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.attached import NOT_PERMITTED
 from tests.fakes.chroot import PROJECT, run_in_chroot
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="not root: cannot become somebody else")
@@ -34,7 +35,7 @@ def test_another_user_replays_and_is_told_what_it_is_worth(preload: None, tmp_pa
     assert "3,002 delivered + 0 dropped + 0 in flight: balanced" in process.out
     assert (virtual.code, virtual.err) == (0, "") and "balanced" in virtual.out
     for refused, says in (
-        (attach, "interface exo0: making or attaching it is not permitted: run as root, or give CAP_NET_ADMIN"),
+        (attach, f"interface exo0: {NOT_PERMITTED}"),
         (namespace, "namespace x: there is none"),
         (output, "output file /etc/out.json: it cannot be written there"),
     ):

@@ -23,6 +23,7 @@ from exonet.wire import burst, device
 from exonet.wire.namespace import Namespace
 from exonet.wire.scapysocket import WireSocket
 from exonet.wire.tap import TapWire, balance
+from tests.fakes.attached import NOT_PERMITTED
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not device.TUN.exists(), reason="needs root and /dev/net/tun: it makes TAP devices"
@@ -397,7 +398,7 @@ def test_no_permission_and_no_device_say_what_to_do(namespace: Namespace, monkey
     command = [sys.executable, "-c", textwrap.dedent(program % namespace.name)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == [
-        "interface exo0: making or attaching it is not permitted: run as root, or give CAP_NET_ADMIN",
+        f"interface exo0: {NOT_PERMITTED}",
         f"namespace {namespace.name}: entering it needs root; run as root",
     ], done.stderr
     monkeypatch.setattr(device, "TUN", device.TUN.with_name("no-such-tun"))
