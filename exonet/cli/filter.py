@@ -122,7 +122,7 @@ def no_filter(text: str, why: str) -> dict[str, Any]:
     """The JSON of a text that does not compile."""
     from exonet.filters.native import available
 
-    known: dict[str, Any] = {"filter": text, "pcap_filter": None, "conjuncts": [], "shapes": []}
+    known: dict[str, Any] = {"filter": text, "pcap_filter": None, "conjuncts": [], "shapes": [], "program": None}
     return {**known, "compiles": 0, "native": available(), "refused": [why]}
 
 
@@ -152,6 +152,7 @@ def to_json(explanation: Any, refused: list[str], code: list[dict[str, str]]) ->
             }
             for place, shape in enumerate(explanation.shapes)
         ],
+        "program": list(explanation.program) or None,
         "compiles": len(explanation.shapes) if available() else 0,
         "native": available(),
         "refused": refused,
@@ -175,6 +176,11 @@ def lines(explanation: Any, code: list[dict[str, str]]) -> Iterator[str]:
         for text in code[number].values():
             yield ""
             yield text.rstrip()
+    if explanation.program and any(code):
+        asking = [str(number) for number, each in enumerate(explanation.conjuncts, 1) if each.conjunct.programs]
+        yield ""
+        yield f"  program, which must take a frame of conjunct {', '.join(asking)} too, as tcpdump -d prints it"
+        yield from explanation.program
 
 
 def shape_lines(number: int, shape: Any, conjuncts: list[int]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from exonet.errors import ExonetError
 from exonet.filters.compile import CompiledFilter
 from exonet.filters.conjunct import FRAME, LENGTH, Bits, Conjunct, meet
 from exonet.filters.form import Form, Lane
+from exonet.filters.libpcap import Libpcap
 from exonet.filters.names import describe_term
 
 __all__ = ["ExplainedConjunct", "Explanation", "ShapeWords"]
@@ -181,6 +182,12 @@ class Explanation:
                     shapes.append(ShapeWords.of(form, conjunct.bits))
             found.append(ExplainedConjunct(conjunct, str(conjunct), conjunct.specificity / BIT, shape, refused))
         return cls(filter, tuple(found), tuple(forms), tuple(shapes))
+
+    @property
+    def program(self) -> tuple[str, ...]:
+        """What conjuncts ask besides their boxes, as `tcpdump -d` prints it: all of a filter ask the same."""
+        codes = {code for each in self.conjuncts for code in each.conjunct.programs}
+        return Libpcap().listing(codes.pop()) if codes else ()
 
     def of_shape(self, shape: int) -> list[int]:
         """The conjuncts that fall in a shape, by their places."""

@@ -31,6 +31,7 @@ int pcap_compile(pcap_t *p, struct bpf_program *fp, const char *text, int optimi
 void pcap_freecode(struct bpf_program *fp);
 char *pcap_geterr(pcap_t *p);
 const char *pcap_lib_version(void);
+char *bpf_image(const struct bpf_insn *instruction, int number);
 unsigned int bpf_filter(const struct bpf_insn *program, const uint8_t *packet, unsigned int wire_len, unsigned int len);
 """
 
@@ -109,6 +110,11 @@ class Libpcap:
     def version(self) -> str:
         """As libpcap names itself, e.g. "libpcap version 1.10.3"."""
         return _text(_FFI.string(self._lib.pcap_lib_version()))
+
+    def listing(self, code: bytes) -> tuple[str, ...]:
+        """A program as `tcpdump -d` prints it, a line an instruction."""
+        native = _FFI.from_buffer("struct bpf_insn[]", code)
+        return tuple(_text(_FFI.string(self._lib.bpf_image(native + i, i))) for i in range(len(native)))
 
     def compile(self, text: str, *, optimize: bool = True, snaplen: int = SNAPLEN) -> Program:
         """Compiles pcap-filter(7) text for Ethernet. FilterError carries libpcap's own message."""

@@ -2,6 +2,7 @@
 """`exonet filter explain` and `match`: what they print, who answers, and what they say of bad input."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from exonet.filters import native
 from exonet.filters.classifier import Kind, classifier
 from exonet.filters.compile import compile_filter
 from exonet.filters.explain import Explanation
+from exonet.filters.libpcap import Libpcap
 from exonet.filters.match import Matched, disagreement, matching, open_capture
 from exonet.filters.native import available
 from exonet.wire.capture import Trace
@@ -100,6 +102,19 @@ def test_a_shape_in_words(text: str, words: str) -> None:
 def test_explain_shows_the_llvm_text(capsys: pytest.CaptureFixture[str]) -> None:
     out = told(capsys, "explain", "udp dst port 53", "--ir")
     assert out.count("define void @probe(") == 2  # IPv4 and IPv6
+
+
+def test_explain_shows_the_program_that_conjuncts_ask(capsys: pytest.CaptureFixture[str]) -> None:
+    """libpcap's own, so that it can be held against `tcpdump -d`."""
+    text = "ip[12:4] = ip[16:4] or udp port 53"
+    out = told(capsys, "explain", text, "--ir")
+    program = Libpcap().compile(text).instructions
+    assert re.search(r"program, which must take a frame of conjunct [\d, ]+ too", out)
+    assert [int(number) for number in re.findall(r"^\((\d{3})\) ", out, re.MULTILINE)] == list(range(len(program)))
+    assert "(000) ldh      [12]" in out and "program, which" not in told(capsys, "explain", text)
+    assert len(told_json(capsys, "explain", text)["program"]) == len(program)
+    assert told_json(capsys, "explain", "udp port 53")["program"] is None
+    assert "program, which" not in told(capsys, "explain", "udp port 53", "--ir")
 
 
 @needs_llvmlite
