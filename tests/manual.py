@@ -146,7 +146,7 @@ def counted(name: str) -> Count:
 def refusal(text: str) -> str | None:
     """Why it does not bind; None: it does."""
     try:
-        conjuncts, quota = Regions().compile(text).conjuncts, Quota()
+        conjuncts, quota = Regions().prepare(text).conjuncts, Quota()
         quota.charge("conjuncts", 0, len(conjuncts), "libos")
         quota.charge("shapes", 0, len({Form.of_conjunct(conjunct) for conjunct in conjuncts}), "libos")
     except ExonetError as error:

@@ -210,15 +210,24 @@ class Templates:
         """Of libpcap's program. Raises what the slow way does."""
         return self.filled(program).conjuncts
 
-    def filled(self, program: Program) -> Filled:
-        """What `conjuncts` gives, but later. Raises what the slow way does, now."""
+    def known(self, program: Program) -> Filled | None:
+        """What `conjuncts` gives, but later; None where no template has it."""
         code = program.code
         number = int.from_bytes(code, "little")
-        kind = code[::SIZE] + code[2::SIZE] + code[3::SIZE]  # operations and jumps
-        alike = self._known.get(kind, ())
-        for template in alike:
+        for template in self._known.get(_kind(code), ()):
             if template.fits(code, number):
                 return Filled(code, template)
+        return None
+
+    def filled(self, program: Program) -> Filled:
+        """The same; raises what the slow way does, now."""
+        found = self.known(program)
+        return self._walked(program) if found is None else found
+
+    def _walked(self, program: Program) -> Filled:
+        code = program.code
+        kind = _kind(code)
+        alike = self._known.get(kind, ())
         walk = Walk(program.instructions)
         found = self._decompose(walk)
         if len(alike) >= MOST_ALIKE:
@@ -255,6 +264,11 @@ class Templates:
             except Undecomposable:
                 return False
         return True
+
+
+def _kind(code: bytes) -> bytes:
+    """A program's operations and jumps."""
+    return code[::SIZE] + code[2::SIZE] + code[3::SIZE]
 
 
 def _outline(conjunct: Conjunct, holes: Sequence[Hole], code: bytes) -> Outline:

@@ -19,9 +19,9 @@ from exonet.kernel.claims import Claims
 from exonet.kernel.estates import Estates
 from exonet.kernel.holding import Holding
 from exonet.kernel.native import MachinePort
-from exonet.kernel.nesting import breadth_between
+from exonet.kernel.nesting import Nester
 from exonet.kernel.prepared import Prepared
-from exonet.kernel.standing import Filters, Pair, Standing, clash, exact, quick
+from exonet.kernel.standing import Filters, Standing, clash, exact, quick
 from exonet.trace import BindingMade, BindingRemoved, EventLog
 from exonet.wording import quoted, shown
 
@@ -110,6 +110,7 @@ class Bindings:
         self._authority = authority
         self._filters = filters
         self._estates = Estates(authority, filters)
+        self._nester: Nester[Binding] = Nester(filters)
         self._live: dict[int, Binding] = {}
         self._holdings: dict[int, Holding[Binding]] = {}
         self._claims: dict[int, Claims] = {}
@@ -231,50 +232,7 @@ class Bindings:
                 self._consent(candidate, other, consents)
             if not found.settled and (found.inside or found.around):
                 nested.append((other, found))
-        if not nested:
-            return {}
-        self._place(candidate, nested)
-        extras: dict[Binding, dict[Any, None]] = {}
-        for other, found in nested:
-            self._add_extras(extras, candidate, other, found.inside)
-            self._add_extras(extras, other, candidate, found.around)
-        return {binding: list(more) for binding, more in extras.items()}
-
-    def _place(self, candidate: Binding, nested: Sequence[tuple[Binding, Standing]]) -> None:
-        """Its breadth, where it ties with bindings that it is nested with."""
-        tied = self._filters.tied
-        inside = [other for other, found in nested if any(tied(*pair) for pair in found.around)]
-        around = [other for other, found in nested if any(tied(*pair) for pair in found.inside)]
-        own = self._filters.breadth(candidate.filter.conjuncts)
-        try:
-            placed = breadth_between(own, map(self._breadth, inside), map(self._breadth, around))
-        except ExhaustedError as error:
-            raise ExhaustedError(f"filter {quoted(candidate.text)}: {error}") from None
-        candidate.breadth = None if placed == own else placed
-
-    def _breadth(self, binding: Binding) -> int:
-        return self._filters.breadth(binding.filter.conjuncts) if binding.breadth is None else binding.breadth
-
-    def _placed(self, binding: Binding, conjuncts: Sequence[Any]) -> Sequence[Any]:
-        return conjuncts if binding.breadth is None else self._filters.of_breadth(conjuncts, binding.breadth)
-
-    def _boxes(self, binding: Binding) -> Sequence[Any]:
-        if binding.breadth is None:
-            return binding.filter.boxes()
-        return [self._filters.box(conjunct) for conjunct in self._placed(binding, binding.filter.conjuncts)]
-
-    def _add_extras(
-        self, extras: dict[Binding, dict[Any, None]], winner: Binding, loser: Binding, pairs: tuple[Pair, ...]
-    ) -> None:
-        for inner, outer in pairs:
-            try:
-                more = self._filters.separate(self._placed(winner, inner), self._placed(loser, outer))
-            except ExhaustedError as error:
-                raise ExhaustedError(
-                    f"{winner}: {error}" if winner.serial else f"filter {quoted(winner.text)}: {error}"
-                ) from None
-            if more:
-                extras.setdefault(winner, {}).update(dict.fromkeys(more))
+        return self._nester.settle(candidate, nested) if nested else {}
 
     def _charge_extras(self, candidate: Binding, extras: dict[Binding, list[Any]]) -> None:
         """Who binds pays for what others hold because of it, too."""
@@ -316,9 +274,9 @@ class Bindings:
             for each in consents
         ):
             return
-        both = self._filters.relation(
-            *([claim.conjunct for claim in each.claims] for each in (candidate, other))
-        ).example
+        both = self._filters.studies.find(
+            ("overlap", candidate.text, other.text), partial(self._both, candidate, other)
+        )
         if both is None:
             return
         raise DeniedError(
@@ -326,6 +284,11 @@ class Bindings:
             f"{self._filters.taker(candidate.filter.conjuncts, both)}, for example {both.scapy}: show a capability "
             f"derived from its {other.capability.identifier}{self._instead(', or bind ', candidate, other)}"
         )
+
+    def _both(self, candidate: Binding, other: Binding) -> Any:
+        """An example of a frame that both take; None: there is none."""
+        first, second = ([claim.conjunct for claim in each.claims] for each in (candidate, other))
+        return self._filters.relation(first, second).example
 
     def _conflict(self, candidate: Binding, other: Binding, found: Standing) -> str:
         mine, theirs = (self._filters.taker(each.filter.conjuncts, found.example) for each in (candidate, other))
@@ -345,7 +308,7 @@ class Bindings:
         """The effects, between two bursts; where one fails, every one of them is taken back."""
         flags = SNOOP if binding.snoop else 0
         binding.number = self._machine.bind(
-            binding.env, binding.port, flags, self._boxes(binding), self._filters.stamp, binding.part
+            binding.env, binding.port, flags, self._nester.boxes(binding), self._filters.stamp, binding.part
         )
         if extras:
             self._install_extras(binding, extras)
@@ -389,7 +352,7 @@ class Bindings:
         """Puts a binding's conjuncts into the demux anew: its own, and what else it holds."""
         self._machine.clear(binding.port, binding.snoop, binding.number)
         self._put(binding, [self._filters.box(conjunct) for conjunct in binding.extra])
-        self._put(binding, self._boxes(binding))
+        self._put(binding, self._nester.boxes(binding))
 
     def unbind(self, env: Claimant, number: int) -> None:
         """UsageError where it is not one of env's."""

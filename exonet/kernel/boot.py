@@ -89,7 +89,7 @@ class Machine(Closing):
         self.environments = Environments(machine, authority, pages, bindings, self.events)
         # The system calls, and who serves them to processes.
         self.dispatcher = Dispatcher(self.environments)
-        self.server = Server(self.dispatcher, machine.now)
+        self.server = Server(self.dispatcher, machine.now, studies=regions.studies, cores=self._cores)
         self.launcher = Launcher()
         # Native code for filters, made on the side. A virtual run has none: its events are the same every time.
         self.compiler = None if virtual else Compiler(self.native, self.events, self._cores)

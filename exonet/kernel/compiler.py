@@ -1,17 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Native code for the demux's shapes, made off the packet path (DESIGN §7).
 
-A thread of its own compiles; the kernel's thread alone looks for shapes that lack code and installs what is done, both
-between two bursts, so a probe is swapped while no classification runs. Until then, and where llvmlite is missing, the
-tables answer. Code is kept while the machine lives: a shape that comes back compiles nothing.
+A workshop (workshop.py) compiles; the kernel's thread alone looks for shapes that lack code and installs what is done,
+both between two bursts, so a probe is swapped while no classification runs. Until then, and where llvmlite is missing,
+the tables answer. Code is kept while the machine lives: a shape that comes back compiles nothing.
 """
 
-import contextlib
-import queue
-import socket
-import sys
-import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from exonet.abi import ffi, lib
@@ -21,14 +17,13 @@ from exonet.errors import ExonetError, KernelBug, MissingError
 from exonet.filters.form import Form
 from exonet.filters.native import NativeCode, compile_form
 from exonet.kernel.cores import Cores
+from exonet.kernel.workshop import Workshop
 from exonet.trace import EventLog, ShapeCompiled
 
 __all__ = ["Compiler"]
 
 #: Forms whose code is kept though no demux has them any more.
 KEPT = 512
-#: How long the compiler's thread may keep Python's lock, seconds: an inline LibOS's step waits for it. Usual are 5 ms.
-TURN_S = 0.0001
 
 
 class Compiler(Closing):
@@ -37,24 +32,17 @@ class Compiler(Closing):
     def __init__(self, native: Any, events: EventLog | None = None, cores: Cores | None = None) -> None:
         self._native = native
         self._events = events or EventLog()
-        self._cores = cores or Cores(None)
+        self._workshop = Workshop("exonet-compiler", (cores or Cores(None)).compiler)
         self._seen: dict[tuple[int, int], int] = {}
         self._seen_locals = 0
         self._code: dict[Form, NativeCode] = {}
         self._under_way: set[Form] = set()
         self._failed: set[Form] = set()
-        self._wanted: queue.SimpleQueue[Form | None] = queue.SimpleQueue()
-        self._made: queue.SimpleQueue[tuple[Form, NativeCode | ExonetError, int]] = queue.SimpleQueue()
-        self._here, self._there = socket.socketpair()
-        for end in (self._here, self._there):
-            end.setblocking(False)
-        self._thread: threading.Thread | None = None
-        self._usual_turn = sys.getswitchinterval()
         self.missing = ""  # why there is no native code at all
         self.compiled = 0
 
     def fileno(self) -> int:
-        return self._here.fileno()
+        return self._workshop.fileno()
 
     @property
     def pending(self) -> bool:
@@ -63,7 +51,7 @@ class Compiler(Closing):
 
     def poke(self) -> None:
         """A bind may have brought a shape: makes the machine's loop come and look."""
-        _ring(self._there)
+        self._workshop.ring()
 
     def look(self) -> None:
         """Asks for code for every shape that has come since the last look, and installs what there is."""
@@ -86,22 +74,23 @@ class Compiler(Closing):
             elif not self.missing and form not in self._under_way and form not in self._failed:
                 self._forget_some()
                 self._under_way.add(form)
-                self._start().put(form)
+                self._workshop.do(partial(_made, form), partial(self._keep, form))
 
     def collect(self) -> None:
         """Installs what has been compiled since."""
-        _drain(self._here)
-        while not self._made.empty():
-            form, code, took_ns = self._made.get()
-            self._under_way.discard(form)
-            if isinstance(code, ExonetError):
-                self._lacks(form, code, took_ns)
-                continue
-            self._code[form] = code
-            self.compiled += 1
-            for demux in self._all_demuxes():
-                code.install(demux)
-            self._events.write(ShapeCompiled(str(form), took_ns, ""))
+        self._workshop.collect()
+
+    def _keep(self, form: Form, made: tuple[NativeCode | ExonetError, int]) -> None:
+        code, took_ns = made
+        self._under_way.discard(form)
+        if isinstance(code, ExonetError):
+            self._lacks(form, code, took_ns)
+            return
+        self._code[form] = code
+        self.compiled += 1
+        for demux in self._all_demuxes():
+            code.install(demux)
+        self._events.write(ShapeCompiled(str(form), took_ns, ""))
 
     def _lacks(self, form: Form, why: ExonetError, took_ns: int) -> None:
         """Its table answers for good. Without llvmlite that goes for every shape, and is said once."""
@@ -139,43 +128,22 @@ class Compiler(Closing):
         self._code = {form: code for form, code in self._code.items() if form in used}
         self._failed &= used
 
-    # The thread
-
-    def _start(self) -> "queue.SimpleQueue[Form | None]":
-        if self._thread is None:
-            sys.setswitchinterval(min(TURN_S, self._usual_turn))
-            self._thread = threading.Thread(target=self._compile, name="exonet-compiler", daemon=True)
-            self._thread.start()
-        return self._wanted
-
-    def _compile(self) -> None:
-        with self._cores.compiler():
-            self._compile_all()
-
-    def _compile_all(self) -> None:
-        while (form := self._wanted.get()) is not None:
-            begin = monotonic_ns()
-            made: NativeCode | ExonetError
-            try:
-                made = compile_form(form)
-            except ExonetError as error:
-                made = error
-            except Exception as error:  # of llvmlite: one shape without native code, not all that come after it
-                made = KernelBug(f"shape {form}: no native code: {type(error).__name__}: {error}")
-            self._made.put((form, made, monotonic_ns() - begin))
-            _ring(self._there)
-
     def close(self) -> None:
         """Waits for the compilation under way, if there is one. The machine must not classify any more."""
-        if self._thread is not None:
-            while not self._wanted.empty():
-                self._wanted.get()
-            self._wanted.put(None)
-            self._thread.join()
-            self._thread = None
-            sys.setswitchinterval(self._usual_turn)
-        self._here.close()
-        self._there.close()
+        self._workshop.close()
+
+
+def _made(form: Form) -> tuple[NativeCode | ExonetError, int]:
+    """In the workshop's thread: the code, or why there is none, and the nanoseconds that took."""
+    begin = monotonic_ns()
+    made: NativeCode | ExonetError
+    try:
+        made = compile_form(form)
+    except ExonetError as error:
+        made = error
+    except Exception as error:  # of llvmlite: one shape without native code, not all that come after it
+        made = KernelBug(f"shape {form}: no native code: {type(error).__name__}: {error}")
+    return made, monotonic_ns() - begin
 
 
 def _forms(demux: Any, native: bool | None = None) -> Iterator[Form]:
@@ -189,14 +157,3 @@ def _forms(demux: Any, native: bool | None = None) -> Iterator[Form]:
 
 def _without_code(demux: Any) -> Iterator[Form]:
     return _forms(demux, native=False)
-
-
-def _ring(end: socket.socket) -> None:
-    with contextlib.suppress(BlockingIOError):  # it is readable already
-        end.send(b"\0")
-
-
-def _drain(end: socket.socket) -> None:
-    with contextlib.suppress(BlockingIOError):
-        while end.recv(64):
-            pass

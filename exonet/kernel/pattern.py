@@ -126,6 +126,9 @@ class _Choices:
         self.pins = pins(template)
         self.found: dict[bytes, Pattern | None] = {}
 
+    def chosen(self, code: bytes) -> bytes:
+        return b"".join([code[at:end] for at, end in self.pins])
+
 
 class Patterns:
     """Those met so far. `claim`: of a conjunct, the slow way."""
@@ -134,9 +137,15 @@ class Patterns:
         self._claim = claim
         self._known: dict[Template, _Choices] = {}
 
+    def known(self, text: str, filled: Filled) -> Prepared | None:
+        """The filter, where a pattern is known that has it."""
+        choices = self._known.get(filled.template) if filled.template else None
+        pattern = choices.found.get(choices.chosen(filled.code)) if choices else None
+        return pattern.prepared(text, filled) if pattern else None
+
     def prepared(self, text: str, filled: Filled) -> Prepared | None:
-        """The filter, where a pattern has it."""
-        template, code = filled.template, filled.code
+        """The filter, where a pattern has it, which is made where there is none yet."""
+        template = filled.template
         if template is None:
             return None
         choices = self._known.get(template)
@@ -144,7 +153,7 @@ class Patterns:
             if len(self._known) >= KEPT_TEMPLATES:
                 self._known.clear()
             choices = self._known[template] = _Choices(template)
-        chosen = b"".join([code[at:end] for at, end in choices.pins])
+        chosen = choices.chosen(filled.code)
         pattern = choices.found.get(chosen)
         if pattern is None:
             if chosen in choices.found:

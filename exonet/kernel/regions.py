@@ -3,36 +3,46 @@
 
 Over `exonet.filters`. The conjuncts that are checked here are the objects that become the demux's boxes, so what is
 authorised and what is installed cannot disagree (DESIGN §5).
+
+One thread asks, the kernel's; what takes long is found by `studies`, perhaps in another thread. What both touch are
+dictionaries, one operation at a time, or under a lock.
 """
 
+import contextlib
 import math
+import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
 from exonet.abi import ffi, lib
 from exonet.errors import ExhaustedError, FilterError
-from exonet.filters.compile import CompiledFilter, conjuncts_of, fill, of_source
+from exonet.filters.compile import conjuncts_of, fill, of_source
 from exonet.filters.conjunct import FRAME, LENGTH, Conjunct, apart
 from exonet.filters.fields import Expression
 from exonet.filters.form import shape_of
-from exonet.filters.libpcap import Libpcap
+from exonet.filters.libpcap import Libpcap, Program
 from exonet.filters.mould import groups_only
 from exonet.filters.region import Example, Nesting, Region, Relation, difference, nesting, relation, separate
 from exonet.filters.remedy import remedy
 from exonet.filters.syntax import to_pcap
-from exonet.filters.template import Filled, Templates
+from exonet.filters.template import Templates
 from exonet.kernel.claim import Claim, Kind
 from exonet.kernel.names import Names
 from exonet.kernel.pattern import Patterns
 from exonet.kernel.prepared import Box, Prepared
+from exonet.kernel.standing import SMALL_PAIRS
+from exonet.kernel.studies import Studies
 from exonet.wording import shown
 
 __all__ = ["Regions"]
 
 REMEMBERED = 512
+#: Characters of a text that libpcap compiles within 2 ms, whatever it says; its optimiser is more than quadratic.
+QUICK_TEXT = 160
 DESTINATION = sum(255 << 8 * at for at in (12, 13, 20, 23, *range(30, 34), *range(38, 54)))
 IP6_FRAGMENT = 44
 IP4_HEADERS = (14, 18, 22)  # where an IPv4 header may begin: untagged, behind a tag, behind two or PPPoE
@@ -59,32 +69,23 @@ class ShapeName:
 
 
 class Regions:
-    """`kernel.binding.Filters` by the real compiler; remembers the last texts it has compiled, the templates of their
-    forms, and what is prepared as long as anybody holds it.
+    """`kernel.binding.Filters` by the real compiler; remembers the templates of the forms that it has met, and what is
+    prepared as long as anybody holds it. studies: what it has found out of late.
     """
 
     def __init__(self) -> None:
-        self._libpcap: Libpcap | None = None
+        self.studies = Studies()
+        self._libpcap = threading.local()  # .opened
         self._names = Names()
         self._templates = Templates(conjuncts_of)
         self._patterns = Patterns(self._claim)
-        self._compiled: dict[str, CompiledFilter] = {}
         self._prepared: WeakValueDictionary[str, Prepared] = WeakValueDictionary()
         self._kinds: WeakValueDictionary[Any, Kind] = WeakValueDictionary()
         self._shapes: WeakValueDictionary[bytes, ShapeName] = WeakValueDictionary()
-        self._whole: dict[str, bool] = {}
         self._recent: deque[Prepared] = deque(maxlen=REMEMBERED)
+        self._making = threading.Lock()  # of what is compared by identity
+        self._whole: dict[str, bool] = {}
         self._everything = self._prepare("everything", tuple(Region.everything().conjuncts))
-
-    def compile(self, text: str) -> CompiledFilter:
-        """FilterError where it does not parse or decompose."""
-        found = self._compiled.get(text)
-        if found is None:
-            found = CompiledFilter(to_pcap(text), text, self._filled(text).conjuncts)
-            if len(self._compiled) >= REMEMBERED:
-                self._compiled.clear()
-            self._compiled[text] = found
-        return found
 
     def prepare(self, source: str | Expression | None) -> Prepared:
         """A filter that is ready to be bound; None: everything. FilterError where it does not parse or decompose."""
@@ -93,21 +94,42 @@ class Regions:
         text = str(source)
         found = self._prepared.get(text)
         if found is None:
-            filled = self._filled(source)
-            found = self._patterns.prepared(text, filled) or self._prepare(text, filled.conjuncts)
+            found = self._known(source, text) if len(text) <= QUICK_TEXT else None
+            if found is None:
+                found = self.studies.find(("filter", text), partial(self._made, source), weigh=_weight)
+            else:
+                self._recent.append(found)
             self._prepared[text] = found
-            self._recent.append(found)
         return found
 
-    def _filled(self, source: str | Expression) -> Filled:
+    def _known(self, source: str | Expression, text: str) -> Prepared | None:
+        """The filter, where template and pattern of it are known."""
+        filled = self._templates.known(self._program(source))
+        return self._patterns.known(text, filled) if filled else None
+
+    def _made(self, source: str | Expression) -> Prepared:
+        """The filter, whatever it takes: in any thread."""
+        program, text = self._program(source), str(source)
+        try:
+            filled = fill(program, self._templates)
+        except FilterError as error:
+            raise of_source(error, source, program.text) from None
+        made = self._patterns.prepared(text, filled) or self._prepare(text, filled.conjuncts)
+        with contextlib.suppress(FilterError):  # one that does not fit is refused when it is bound
+            made.boxes()
+        return made
+
+    def _program(self, source: str | Expression) -> Program:
         text = to_pcap(source)
+        library = getattr(self._libpcap, "opened", None)
+        if library is None:
+            library = self._libpcap.opened = Libpcap()
         try:
             self._names.refuse(text)
-            if self._libpcap is None:
-                self._libpcap = Libpcap()
-            return fill(self._libpcap.compile(text), self._templates)
+            compiled: Program = library.compile(text)
         except FilterError as error:
             raise of_source(error, source, text) from None
+        return compiled
 
     def _prepare(self, text: str, conjuncts: tuple[Conjunct, ...]) -> Prepared:
         claims = [self._claim(conjunct) for conjunct in conjuncts]
@@ -119,9 +141,10 @@ class Regions:
         interval = conjunct.interval
         guards = (conjunct.frame_bytes, conjunct.ip4_bytes, conjunct.ip4_at)
         known = (masks, guards, not conjunct.excluded, interval.field if interval else None)
-        kind = self._kinds.get(known)
-        if kind is None:
-            kind = self._kinds[known] = Kind(*known)
+        with self._making:
+            kind = self._kinds.get(known)
+            if kind is None:
+                kind = self._kinds[known] = Kind(*known)
         low, high = volume(conjunct)
         values = tuple([value for _, _, value in conjunct.box])
         shape, span = self._shape(conjunct), interval[1:] if interval else None
@@ -130,10 +153,11 @@ class Regions:
 
     def _shape(self, conjunct: Conjunct) -> ShapeName:
         shape = shape_of(conjunct)
-        found = self._shapes.get(shape)
-        if found is None:
-            found = self._shapes[shape] = ShapeName(shape)
-        return found
+        with self._making:
+            found = self._shapes.get(shape)
+            if found is None:
+                found = self._shapes[shape] = ShapeName(shape)
+            return found
 
     def shapes(self, conjuncts: Sequence[Conjunct]) -> tuple[ShapeName, ...]:
         return tuple(dict.fromkeys(map(self._shape, conjuncts)))
@@ -155,7 +179,11 @@ class Regions:
             else:
                 seen = False
                 break
-        return seen or Region(outer.conjuncts).covers(inner.conjuncts)
+        if seen:
+            return True
+        small = len(outer.claims) * len(inner.claims) <= SMALL_PAIRS
+        work = partial(_covers, outer, inner)
+        return self.studies.find(("covers", outer.text, inner.text), work, small=small)
 
     def text_covers(self, outer: str, inner: str) -> bool:
         """Does every frame of `inner` match `outer`? For `capability.Authority`."""
@@ -174,15 +202,8 @@ class Regions:
 
     def outside(self, outer: str, inner: str | None) -> str:
         """Which conjunct of `inner` takes what frame that `outer` does not, for people; "" where it is not known."""
-        region, wanted = self.prepare(outer), self.prepare(inner)
-        try:
-            conjunct = Region(region.conjuncts).uncovered(wanted.conjuncts)
-            example = difference((conjunct,), region.conjuncts) if conjunct else None
-        except ExhaustedError:
-            return ""
-        if conjunct is None or example is None:
-            return ""
-        return f"{numbered(wanted.conjuncts, conjunct)} takes more, for example {example.scapy}"
+        work = partial(_outside, self.prepare(outer), self.prepare(inner))
+        return self.studies.find(("outside", outer, inner), work)
 
     def relation(self, a: Sequence[Conjunct], b: Sequence[Conjunct]) -> Relation:
         return relation(a, b)
@@ -210,7 +231,7 @@ class Regions:
         return taker(conjuncts, example)
 
     def remedy(self, refused: str, holder: str) -> str:
-        return remedy(refused, holder)
+        return self.studies.find(("remedy", refused, holder), partial(remedy, refused, holder))
 
     def box(self, conjunct: Conjunct) -> Box:
         return _box(conjunct)
@@ -224,6 +245,25 @@ class Regions:
         if groups:
             native.breadth = binding + 1
         return native
+
+
+def _weight(prepared: Prepared) -> int:
+    return prepared.count
+
+
+def _covers(outer: Prepared, inner: Prepared) -> bool:
+    return Region(outer.conjuncts).covers(inner.conjuncts)
+
+
+def _outside(region: Prepared, wanted: Prepared) -> str:
+    try:
+        conjunct = Region(region.conjuncts).uncovered(wanted.conjuncts)
+        example = difference((conjunct,), region.conjuncts) if conjunct else None
+    except ExhaustedError:
+        return ""
+    if conjunct is None or example is None:
+        return ""
+    return f"{numbered(wanted.conjuncts, conjunct)} takes more, for example {example.scapy}"
 
 
 def taker(conjuncts: Sequence[Conjunct], example: Example) -> str:

@@ -10,6 +10,7 @@ import importlib
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -39,6 +40,8 @@ DEVICE_DRAIN_NS = 5_000_000
 START_S = 20.0
 LEAVE_S = 1.0
 NO_FULL_COLLECTION = (1 << 31) - 1
+#: How long another thread may keep Python's lock, seconds: an inline LibOS's step waits for it. Usual are 5 ms.
+TURN_S = 0.0001
 
 
 class Runner:
@@ -146,7 +149,7 @@ class Runner:
 
     def run(self, until_ns: int | None, on_progress: Callable[[], None] | None) -> bool:
         """See `Machine.run`."""
-        with self._signals(), nullcontext() if self._virtual else _no_full_collection():
+        with self._signals(), nullcontext() if self._virtual else _undisturbed():
             try:
                 self._loop(NEVER if until_ns is None else until_ns, on_progress)
             except KeyboardInterrupt:
@@ -280,16 +283,18 @@ class Runner:
 
 
 @contextmanager
-def _no_full_collection() -> Iterator[None]:
+def _undisturbed() -> Iterator[None]:
     """Python's collector goes through young objects only: a full collection walks every object of every binding, and
-    with 100,000 of them holds up the packets for 0.4 s, in the middle of a bind.
+    with 100,000 of them holds up the packets for 0.4 s, in the middle of a bind. Other threads take short turns.
     """
-    before = gc.get_threshold()
+    before, turn = gc.get_threshold(), sys.getswitchinterval()
     gc.set_threshold(*before[:2], NO_FULL_COLLECTION)
+    sys.setswitchinterval(min(TURN_S, turn))
     try:
         yield
     finally:
         gc.set_threshold(*before)
+        sys.setswitchinterval(turn)
 
 
 def _told(error: BaseException) -> str:

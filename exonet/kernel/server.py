@@ -3,7 +3,9 @@
 
 `fileno()` is one descriptor for the machine's loop to watch: readable when `serve()` has something to do. serve()
 never blocks and its work is bounded: at most REQUESTS system calls per environment and call, one each where PASS_NS
-are over (frames wait meanwhile), and a budget per second beyond which the environment is not listened to for a while.
+are over (frames wait meanwhile), and a budget, of calls and of the time that they take, beyond which the environment is
+not listened to for a while. What a call needs and takes long to find out (studies.py) is found in a workshop, and the
+call made again; what the environment asks meanwhile waits in its socket.
 A LibOS that does not read its replies, or sends what is no request, is at fault; MAX_FAULTS faults end it.
 """
 
@@ -22,14 +24,18 @@ from exonet.gate.protocol import (
     Op,
     ProtocolError,
     Reply,
+    Request,
     Status,
     decode_request,
     encode_reply,
     error_reply,
 )
+from exonet.kernel.cores import Cores
 from exonet.kernel.environment import Environment, Event
 from exonet.kernel.launcher import LibOSProcess
+from exonet.kernel.studies import Studies, Unready
 from exonet.kernel.syscalls import Answer, Dispatcher
+from exonet.kernel.workshop import Workshop
 
 __all__ = ["Server"]
 
@@ -38,6 +44,8 @@ PASS_NS = 500_000
 MAX_FAULTS = 16
 BURST = 512
 PER_SECOND = 2000
+#: A call costs one token, and one more for each of these: so calls take a fifth of the kernel's time at most.
+TOKEN_NS = 100_000
 OUTPUT_READ = 4096
 OUTPUT_KEPT = 8192
 SAID = 200
@@ -53,6 +61,7 @@ class _Client:
     tokens: float
     refilled: int
     resting: bool = False
+    busy: bool = False
     fds: list[int] = field(default_factory=list)
 
 
@@ -60,11 +69,16 @@ class Server:
     """The control side of one machine. `on_death(env)` is called after the teardown, with env.end_reason and
     env.exit_status set.
 
-    now: the machine's monotonic clock, ns.
+    now: the machine's monotonic clock, ns. studies: those that the calls use.
     """
 
     def __init__(
-        self, dispatcher: Dispatcher, now: Callable[[], int], on_death: Callable[[Environment], None] | None = None
+        self,
+        dispatcher: Dispatcher,
+        now: Callable[[], int],
+        on_death: Callable[[Environment], None] | None = None,
+        studies: Studies | None = None,
+        cores: Cores | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._now = now
@@ -73,7 +87,10 @@ class Server:
         self._until = 0
         self._epoll = select.epoll()
         self._timer = check(lib.exo_timer_open(), "the server's timer")
-        self._epoll.register(self._timer, select.EPOLLIN)
+        self._studies = studies or Studies()
+        self._workshop = Workshop("exonet-filters", (cores or Cores(None)).others)
+        for each in (self._timer, self._workshop.fileno()):
+            self._epoll.register(each, select.EPOLLIN)
 
     def fileno(self) -> int:
         """To be watched (`exo_machine_watch`)."""
@@ -99,6 +116,8 @@ class Server:
         self._until = self._now() + PASS_NS
         if ready.pop(self._timer, 0):
             self._wake_resting()
+        if ready.pop(self._workshop.fileno(), 0):
+            self._workshop.collect()
         for fd in sorted(ready):
             client = self._clients.get(fd)
             if client is not None:
@@ -119,9 +138,7 @@ class Server:
 
     def _requests(self, client: _Client) -> None:
         for _ in range(REQUESTS):
-            if not client.env.alive:
-                return
-            if not self._afford(client):
+            if not client.env.alive or client.busy or not self._afford(client):
                 return
             try:
                 message, _, flags, _ = client.control.recvmsg(MAX_MESSAGE)
@@ -139,27 +156,56 @@ class Server:
 
     def _request(self, client: _Client, message: bytes, flags: int) -> None:
         """One message. Descriptors sent with it were closed by the system: there was no room for any (MSG_CTRUNC)."""
-        env = client.env
-        op, sequence = Op.EVENT, 0
-        answer = Answer()
         try:
             if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
                 raise ProtocolError("a message with descriptors, or longer than 65536 bytes: neither is taken")
             request = decode_request(message)
-            op, sequence = request.op, request.sequence
-            answer = self._dispatcher.handle(env, request)
+        except ProtocolError as error:
+            self._fault(client, str(error))
+            self._reply(client, encode_reply(error_reply(Op.EVENT, 0, error)))
+            return
+        self._handle(client, request)
+
+    def _handle(self, client: _Client, request: Request) -> None:
+        op, sequence = request.op, request.sequence
+        answer, begin = Answer(), self._now()
+        try:
+            with self._studies.impatient():
+                answer = self._dispatcher.handle(client.env, request)
             packed = encode_reply(Reply(op, sequence, Status.OK, answer.fields))
         except ProtocolError as error:
             answer, packed = Answer(), encode_reply(error_reply(op, sequence, error))
             self._fault(client, str(error))
         except ExonetError as error:
             answer, packed = Answer(), encode_reply(error_reply(op, sequence, error))
-        if not env.alive:
+        except Unready as unready:
+            self._put_off(client, request, unready.work)
             return
-        if not self._send(env, packed, answer.fds):
+        finally:
+            client.tokens -= (self._now() - begin) / TOKEN_NS
+        if self._reply(client, packed, answer.fds) and op is Op.EXIT:
+            self._end(client, _death(client.env.exit_status))
+
+    def _reply(self, client: _Client, packed: bytes, fds: tuple[int, ...] = ()) -> bool:
+        """Was it sent?"""
+        if not client.env.alive:
+            return False
+        sent = self._send(client.env, packed, fds)
+        if not sent:
             self._fault(client, "it does not read its replies")
-        elif op is Op.EXIT:
-            self._end(client, _death(env.exit_status))
+        return sent
+
+    def _put_off(self, client: _Client, request: Request, work: Callable[[], object]) -> None:
+        """Until `work` is done, the environment is not listened to; then the call is made again."""
+        client.busy = True
+        self._epoll.unregister(client.control)
+        self._workshop.do(work, lambda _: self._take_up(client, request))
+
+    def _take_up(self, client: _Client, request: Request) -> None:
+        client.busy = False
+        if client.control.fileno() in client.fds:  # else it has ended
+            self._epoll.register(client.control, select.EPOLLIN)
+            self._handle(client, request)
 
     def _send(self, env: Environment, packed: bytes, fds: tuple[int, ...] = ()) -> bool:
         """False where the LibOS's side is full or gone. Never blocks."""
@@ -254,12 +300,14 @@ class Server:
             self._forget(client, client.fds[-1])
 
     def _forget(self, client: _Client, fd: int) -> None:
-        self._epoll.unregister(fd)
+        if not (client.busy and fd == client.control.fileno()):
+            self._epoll.unregister(fd)
         self._clients.pop(fd, None)
         client.fds.remove(fd)
 
     def close(self) -> None:
         """Stops listening; environments are not ended by it."""
+        self._workshop.close()
         self._epoll.close()
         os.close(self._timer)
         self._clients.clear()

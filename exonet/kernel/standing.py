@@ -8,22 +8,30 @@ other's.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from exonet.errors import ExhaustedError
 from exonet.kernel.claim import Claim, Lie, Shape, lie
 from exonet.kernel.prepared import Prepared
+from exonet.kernel.studies import Studies
 from exonet.wording import quoted
 
 __all__ = ["MOST_PAIRS", "Filters", "Standing", "clash", "exact", "quick", "stand"]
 
 #: So many pairs of conjuncts are looked at for two filters: a quarter of a second.
 MOST_PAIRS = 1 << 18
+#: So many are looked at without a study: two milliseconds.
+QUICK_PAIRS = 1 << 11
+#: The exact test of so many takes well under a millisecond.
+SMALL_PAIRS = 16
 Pair = tuple[Sequence[Any], Sequence[Any]]
 
 
 class Filters(Protocol):
-    """What binding asks of the filter compiler: `kernel/regions.py`."""
+    """What binding asks of the filter compiler: `kernel/regions.py`. Whatever may take long goes through `studies`."""
+
+    studies: Studies
 
     def prepare(self, source: Any) -> Prepared:
         """A filter that is ready to be bound; None: everything. FilterError."""
@@ -87,7 +95,11 @@ def stand(filters: Filters, mine: Prepared, theirs: Prepared) -> Standing:
 
 
 def quick(mine: Prepared, theirs: Prepared) -> Standing | None:
-    """What the claims say; None: it needs the exact test."""
+    """What the claims say; None: they are too many, or it needs the exact test."""
+    return _claimed(mine, theirs) if len(mine.claims) * len(theirs.claims) <= QUICK_PAIRS else None
+
+
+def _claimed(mine: Prepared, theirs: Prepared) -> Standing | None:
     if len(mine.claims) * len(theirs.claims) > MOST_PAIRS:
         raise ExhaustedError(
             f"filter {quoted(mine.text)} and filter {quoted(theirs.text)}: {len(mine.claims)} and {len(theirs.claims)} "
@@ -120,8 +132,19 @@ def quick(mine: Prepared, theirs: Prepared) -> Standing | None:
 
 def exact(filters: Filters, mine: Prepared, theirs: Prepared) -> Standing:
     """What the frames themselves say. ExhaustedError where that takes too long."""
+    pairs, both = len(mine.claims) * len(theirs.claims), len(mine.claims) + len(theirs.claims)
+    return filters.studies.find(
+        ("standing", mine.text, theirs.text),
+        partial(_exact, filters, mine, theirs),
+        small=pairs <= SMALL_PAIRS,
+        weigh=lambda _: both,
+    )
+
+
+def _exact(filters: Filters, mine: Prepared, theirs: Prepared) -> Standing:
     try:
-        return _compared(filters, mine, theirs)
+        found = _claimed(mine, theirs) if len(mine.claims) * len(theirs.claims) > QUICK_PAIRS else None
+        return _compared(filters, mine, theirs) if found is None else found
     except ExhaustedError as error:
         raise ExhaustedError(f"filter {quoted(mine.text)} and filter {quoted(theirs.text)}: {error}") from None
 

@@ -61,7 +61,7 @@ class Dispatcher:
         }
 
     def handle(self, env: Environment, request: Request) -> Answer:
-        """One system call of `env`. ExonetError: refused, nothing has changed."""
+        """One system call of `env`. ExonetError: refused, nothing has changed; Unready (studies.py): not yet."""
         if not env.alive:
             raise LibOSError(f"environment {env.name}: it has ended")
         try:

@@ -170,7 +170,7 @@ class FakeLibOS:
         number = check(lib.exo_machine_binding(machine, self.number, port, flags), f"binding {text}")
         demux = lib.exo_machine_demux(machine, port, snoop)
         regions = Regions()
-        for conjunct in regions.compile(text).conjuncts:
+        for conjunct in regions.prepare(text).conjuncts:
             check(lib.exo_demux_insert(demux, regions.stamp(regions.box(conjunct), number)), f"conjunct {conjunct}")
         return number
 

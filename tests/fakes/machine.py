@@ -12,6 +12,7 @@ from exonet.errors import ExhaustedError, FilterError
 from exonet.kernel.claim import Claim, Kind
 from exonet.kernel.localside import LocalSide
 from exonet.kernel.prepared import Prepared
+from exonet.kernel.studies import Studies
 
 Box = frozenset[tuple[str, str]]
 
@@ -59,6 +60,7 @@ class FakeFilters:
 
     def __init__(self) -> None:
         self.kinds: dict[Any, Kind] = {}
+        self.studies = Studies()
 
     def compile(self, text: str) -> Compiled:
         conjuncts = []

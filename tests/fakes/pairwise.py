@@ -23,9 +23,9 @@ class Pairwise:
     live: dict[int, Held] = field(default_factory=dict)
 
     def verdict(self, env: int, text: str) -> tuple[str, int]:
-        mine = unicast(self.regions.compile(text).conjuncts)
+        mine = unicast(self.regions.prepare(text).conjuncts)
         for other in self.live.values():
-            theirs = unicast(self.regions.compile(other.text).conjuncts)
+            theirs = unicast(self.regions.prepare(other.text).conjuncts)
             found = relation(mine, theirs)
             wins = found.kind.value == "inside"
             if found.kind.value == "equal":

@@ -3,6 +3,7 @@
 sockets.
 """
 
+import contextlib
 import ctypes
 import os
 import random
@@ -10,6 +11,7 @@ import threading
 import time
 
 from exonet.abi import ffi
+from exonet.errors import ExonetError
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 MADV_REMOVE, MADV_DONTNEED, MADV_FREE, MADV_COLD, MADV_PAGEOUT = 9, 4, 8, 20, 21
@@ -102,3 +104,24 @@ class Closer(Racer):
             libc("close", self.fds[0])
             libc("close", self.fds[1])
         time.sleep(60)
+
+
+class Binder:
+    """Binds the same text at every step, whatever the kernel says to it."""
+
+    OPTIONS = ("text",)
+
+    def __init__(self, environment, options):
+        self.environment = environment
+        self.text = options["text"]
+        welcome = environment.gate.welcome()
+        self.token = next(grant.token for grant in welcome.capabilities if grant.resource == "filter")
+
+    def step(self):
+        self.environment.sink(64)
+        with contextlib.suppress(ExonetError):
+            self.environment.gate.bind(self.text, self.token)
+        return True
+
+    def deadline(self):
+        return 0

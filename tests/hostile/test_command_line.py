@@ -25,8 +25,8 @@ def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
 MISTAKES = [
     (["--bind", "a=ip host 10.0.0.1", "--bind", "b=tcp port 80"], "overlap and neither is inside the other"),
     (["--bind", "a=ip", "--bind", "b=ip"], "binding b ('ip'): binding a ('ip') holds the very same frames"),
-    (["--bind", f"a={'not ' * 3000}ip"], "has 12,002 characters; at most 4,096"),
-    (["--bind", f"a={DEEP}"], "at most 4,096"),
+    (["--bind", f"a={'not ' * 3000}ip"], "has 12,002 characters; at most 1,024"),
+    (["--bind", f"a={DEEP}"], "at most 1,024"),
     (["--bind", "a=ip", "--include", DEEP], "parse filter expression"),
     (["--bind", "a=ip", "--include", "foo bar"], "--include: filter"),
     (

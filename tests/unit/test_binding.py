@@ -326,7 +326,7 @@ def test_spawn_refuses_a_region_that_cuts_another(desk: Desk) -> None:
 
 
 def model(text: str) -> Any:
-    (only,) = Regions().compile(text).conjuncts
+    (only,) = Regions().prepare(text).conjuncts
     return only.to_native(0)
 
 

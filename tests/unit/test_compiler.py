@@ -4,7 +4,6 @@
 import json
 import os
 import select
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -362,13 +361,3 @@ def test_r11_local_sides_of_many_environments_are_compiled_once(desk: Desk) -> N
     assert [natively(demux) for demux in local_demuxes(desk)] == [[True] * 3] * 3
     check(lib.exo_machine_env_kill(desk.native, numbers[1]), "kill")
     assert len(local_demuxes(desk)) == 2
-
-
-def test_the_compilers_thread_gives_pythons_lock_back_soon_while_it_lives(desk: Desk) -> None:
-    """An inline LibOS's step would wait 5 ms for it: at half of full load that lost a frame in a thousand."""
-    usual = sys.getswitchinterval()
-    desk.bind(LISTENER)
-    desk.settle()
-    assert sys.getswitchinterval() == pytest.approx(compiler_module.TURN_S)
-    desk.compiler.close()
-    assert sys.getswitchinterval() == usual > compiler_module.TURN_S

@@ -145,9 +145,11 @@ def test_programs_are_told_apart_by_their_numbers_too() -> None:
     """Nothing of a program is a value that a template may fill in."""
     regions = Regions()
     for port in (80, 443, 80, 22):
-        compiled = regions.compile(f"tcp dst port {port} and {SAME}")
+        compiled = regions.prepare(f"tcp dst port {port} and {SAME}")
         for data in (LAND, FAR, frame("10.0.0.1", "10.0.0.1", port), frame("10.0.0.1", "10.0.0.2", port)):
-            assert compiled.matches(data) == Libpcap().compile(compiled.text).matches(data), (port, data.hex())
+            assert any(each.matches(data) for each in compiled.conjuncts) == Libpcap().compile(compiled.text).matches(
+                data
+            ), (port, data.hex())
 
 
 def test_r13_a_region_knows_no_more_of_a_program_than_its_box() -> None:

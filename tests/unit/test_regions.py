@@ -3,6 +3,7 @@
 kernel ask a name service.
 """
 
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ from exonet.errors import ConflictError, DeniedError, FilterError
 from exonet.kernel.binding import Bindings
 from exonet.kernel.capability import Authority, Quota, Resource, Right, Scope
 from exonet.kernel.regions import Regions
+from exonet.kernel.studies import ROOM
 from tests.fakes.machine import FakeMachine
 
 
@@ -132,7 +134,7 @@ def test_r04_the_same_frames_by_other_words(desk: Desk) -> None:
 )
 def test_no_filter_makes_the_kernel_ask_a_name_service(text: str) -> None:
     with pytest.raises(FilterError, match="is a name: addresses must be given as numbers"):
-        Regions().compile(text)
+        Regions().prepare(text)
 
 
 @pytest.mark.parametrize(
@@ -150,16 +152,14 @@ def test_no_filter_makes_the_kernel_ask_a_name_service(text: str) -> None:
     ],
 )
 def test_filters_without_names_are_taken(text: str) -> None:
-    assert Regions().compile(text).conjuncts
+    assert Regions().prepare(text).conjuncts
 
 
-def test_what_was_compiled_is_remembered_within_bounds() -> None:
+def test_what_was_prepared_is_remembered_within_bounds() -> None:
     regions = Regions()
-    first = regions.compile("tcp port 1")
-    assert regions.compile("tcp port 1") is first
-    for port in range(2, 600):
-        regions._compiled[f"tcp port {port}"] = first
-        if len(regions._compiled) >= 512:
-            break
-    regions.compile("tcp port 9999")
-    assert len(regions._compiled) == 1
+    first = weakref.ref(regions.prepare("tcp port 1"))
+    assert regions.prepare("tcp port 1") is first()
+    for number in range(3):
+        regions.studies.find(number, lambda: None, weigh=lambda _: ROOM // 2)
+    assert first() is None
+    assert regions.prepare("tcp port 1")
