@@ -146,14 +146,21 @@ static void resolve_first(const struct exo_demux *demux, const struct demux_leaf
                           uint32_t *owners)
 {
     uint32_t found[EXO_PROBE_BURST];
+    struct demux_ports ports = {0, 0};
+    if (leaf->ports)
+        ports = demux_port_read(leaf->ports, asked, n);
     for (uint32_t s = from; s < leaf->count && n; s++) {
         const struct demux_shape *shape = demux->shape[leaf->place[s]];
-        uint32_t kept = 0;
-        shape->probe(&shape->table, asked, n, found, owners);
-        for (uint32_t i = 0; s + 1 < leaf->count && i < n; i++) {
+        uint32_t kept = 0, inside = leaf->ports ? demux_port_sort(shape, ports, asked, n) : n;
+        if (!inside)
+            continue;
+        shape->probe(&shape->table, asked, inside, found, owners);
+        for (uint32_t i = 0; s + 1 < leaf->count && i < inside; i++) {
             asked[kept] = asked[i];
             kept += found[i] == EXO_NO_ENTRY;
         }
+        for (uint32_t i = inside; i < n; i++)
+            asked[kept++] = asked[i];
         n = kept;
     }
 }
@@ -163,13 +170,19 @@ static void resolve(const struct exo_demux *demux, const struct demux_leaf *leaf
 {
     struct best best[EXO_PROBE_BURST];
     uint32_t found[EXO_PROBE_BURST], unused[EXO_PROBE_BURST];
+    struct demux_ports ports = {0, 0};
+    if (leaf->ports)
+        ports = demux_port_read(leaf->ports, asked, n);
     for (uint32_t s = 0; s < leaf->count && n; s++) {
         const struct demux_shape *shape = demux->shape[leaf->place[s]];
         uint32_t next = s + 1 < leaf->count ? demux->shape[leaf->place[s + 1]]->bits : UINT32_MAX, kept = 0;
-        shape->probe(&shape->table, asked, n, found, unused);
+        uint32_t inside = leaf->ports ? demux_port_sort(shape, ports, asked, n) : n;
+        if (!inside)
+            continue;
+        shape->probe(&shape->table, asked, inside, found, unused);
         for (uint32_t i = 0; i < n; i++) {
             uint32_t f = asked[i].place;
-            if (found[i] != EXO_NO_ENTRY)
+            if (i < inside && found[i] != EXO_NO_ENTRY)
                 consider(shape, found[i], &asked[i], &best[f], &owners[f]);
             asked[kept] = asked[i];
             kept += owners[f] == EXO_NO_OWNER || best[f].bits <= next;

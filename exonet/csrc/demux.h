@@ -109,13 +109,14 @@ struct exo_table {
     uint64_t multiplier[24];
 };
 
-/* A frame on its way through the shapes of a leaf: what of it is asked, and its place in the burst. */
+/* A frame on its way through the shapes of a leaf: what of it is asked, and its place in the burst. port: where the leaf asks for
+ * it, of no use to a probe. */
 struct exo_asked {
     const uint8_t *data;
     uint32_t len;
     uint32_t wire_len;
     uint32_t place;
-    uint32_t unused;
+    uint32_t port;
 };
 
 /* Looks up n <= EXO_PROBE_BURST frames. found[i]: the entry of the key of asked[i], or EXO_NO_ENTRY; where there is one its binding is

@@ -123,6 +123,7 @@ static void commit(struct exo_demux *demux, uint32_t place, const struct exo_con
     if (demux_has_program(&shape->form))
         demux_program_of(shape, entry)->users++;
     demux_destination_add(demux, place, entry->value);
+    demux_port_add(shape, entry->value, &conjunct->interval);
     entry->next_binding = demux->head[entry->binding];
     demux->head[entry->binding] = place << DEMUX_ENTRY_BITS | number;
     demux->conjuncts++;

@@ -84,14 +84,18 @@ static void append(const struct exo_demux *demux, struct demux_leaf *leaf, uint1
 static void list_ordered(const struct exo_demux *demux, const uint16_t *order, uint32_t n, struct demux_leaf *leaf, uint32_t ethertype,
                          uint32_t protocol, const uint64_t *set)
 {
+    uint32_t ported = 0;
     leaf->count = 0;
     leaf->first_wins = 1;
     for (uint32_t i = 0; i < n; i++) {
         const struct demux_shape *shape = demux->shape[order[i]];
         int asked = !set || !shape->destination || (set[order[i] / 64] >> order[i] % 64 & 1);
-        if (asked && demux_belongs(&shape->form, ethertype, protocol))
+        if (asked && demux_belongs(&shape->form, ethertype, protocol)) {
             append(demux, leaf, order[i]);
+            ported += shape->ported;
+        }
     }
+    leaf->ports = ported > DEMUX_UNSPLIT ? ethertype : 0;
 }
 
 void demux_list(const struct exo_demux *demux, struct demux_leaf *leaf, uint32_t ethertype, uint32_t protocol, const uint64_t *set)

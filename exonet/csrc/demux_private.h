@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * What the demux's files share. demux.c and demux_probe.c are use time (classify); demux_form.c, demux_table.c, demux_range.c
- * with demux_chunk.c and demux_tree.c, demux_bind.c, demux_dispatch.c and demux_destination.c are bind time (insert, remove).
+ * with demux_chunk.c and demux_tree.c, demux_bind.c, demux_dispatch.c and demux_destination.c are bind time (insert, remove);
+ * demux_port.c has a part in both.
  *
  * A shape has one table: an index of tags over entries, whose numbers never change while they live. An entry is one conjunct. Entries of the same key
  * are chained by next_key, or in a tree where they have intervals; one of them (the head) stands in the index; entries of one binding by next_binding, as handles
@@ -72,6 +73,9 @@ struct demux_shape {
     exo_probe probe;
     exo_glance glance;               /* NULL: none */
     uint32_t destination;            /* where the IP destination is that every entry fixes; 0: it fixes none */
+    uint32_t ported;                 /* every entry says something of the destination port */
+    uint32_t port_low;               /* the least and the greatest that any of them takes */
+    uint32_t port_high;
     uint32_t bits;                   /* fixed by its box, 16.16; the most it can be where there is an interval */
     uint32_t buckets;                /* of the index, a power of two */
     uint32_t keys;
@@ -88,6 +92,7 @@ struct demux_shape {
 struct demux_leaf {
     uint32_t count;
     uint32_t first_wins;             /* the first shape with a frame's key decides: all are plain, no two fix as many bits */
+    uint32_t ports;                  /* enum demux_ethertypes: shapes are asked only of frames to their ports; 0: of all */
     uint16_t place[EXO_MAX_SHAPES];
 };
 
@@ -264,6 +269,18 @@ void demux_destination_drop(struct exo_demux *demux, const struct demux_shape *s
 void demux_destination_forget(struct exo_demux *demux, uint32_t place);   /* a shape that has no entries any more */
 void demux_destination_free(struct exo_demux *demux);
 uint64_t demux_destination_bytes(const struct exo_demux *demux);
+/* demux_port.c */
+#define DEMUX_NO_PORT UINT32_MAX
+uint32_t demux_ported(const struct exo_form *form);
+void demux_port_add(struct demux_shape *shape, const uint64_t *value, const struct exo_interval *interval);
+/* Use time. The least and the greatest destination port of frames of an ethertype, each of which gets its own. */
+struct demux_ports {
+    uint32_t low;
+    uint32_t high;
+};
+struct demux_ports demux_port_read(uint32_t ethertype, struct exo_asked *asked, uint32_t n);
+/* Puts the frames to ports of the shape first, and says how many they are. seen: of all frames, or of more. */
+uint32_t demux_port_sort(const struct demux_shape *shape, struct demux_ports seen, struct exo_asked *asked, uint32_t n);
 /* demux_range.c. head: of the key in question, or DEMUX_NONE */
 struct demux_sought {
     uint32_t low;

@@ -241,6 +241,8 @@ struct demux_shape *demux_shape_new(struct exo_demux *demux, const struct demux_
     shape->entry_free = DEMUX_NONE;
     shape->entry_top = EXO_ENTRY_FIRST;
     shape->destination = exo_form_destination(&shape->form);
+    shape->ported = demux_ported(&shape->form);
+    shape->port_low = UINT16_MAX;
     shape->table.stride = exo_form_stride(&shape->form);
     shape->probe = demux_probe_table;
     if (reserve_entry(shape) || rebuild(demux, shape, FIRST_BUCKETS, 1)) {

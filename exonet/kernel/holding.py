@@ -2,8 +2,8 @@
 """The holding of an environment: how much of its quota its bindings use, kept as counters.
 
 A shape is loose where others' frames are asked of it, too: it fixes no IP destination, or the owner's region is less
-than whole destinations, so that another may own the rest of an address. Each is one probe more for such a frame, so
-they are limited by the pair of ethertype and protocol that the demux tells them by.
+than whole destinations, so that another may own the rest of an address. Each is one probe more for such a frame where
+the ports do not tell them apart, so they are limited by the pair of ethertype and protocol that the demux knows.
 """
 
 from collections.abc import Iterable, Sequence

@@ -293,6 +293,23 @@ def test_shapes_that_others_frames_are_asked_of_are_few(desk: Desk) -> None:
     assert probes_of(desk, frame) == (mine.number, 1)
 
 
+@pytest.mark.parametrize("layer, host", [("ip", "10.0.0.1"), ("ip6", "fd00::1")])
+def test_owners_of_an_address_by_ports_cost_each_other_no_probe(desk: Desk, layer: str, host: str) -> None:
+    """A shape is asked of frames to the ports that it has, be they single ones or ranges."""
+    region = f"{layer} and udp and dst host {host} and dst portrange"
+    desk.open("victim", f"{region} 0-1023")
+    attacker = desk.open("attacker", f"{region} 1024-65535", Quota())
+    mine = desk.bind("victim", f"{layer} and udp and dst host {host} and dst port 53")
+    payload = 62 if layer == "ip6" else 42
+    for i in range(attacker.quota.loose_shapes):
+        ports = f"port {2000 + i}" if i % 2 else f"portrange {3000 + 10 * i}-{3007 + 10 * i}"
+        other = f"ether[{payload + i // 8}] & {1 << i % 8} != 0"
+        desk.bind("attacker", f"{layer} and udp and dst host {host} and dst {ports} and {other}")
+    make = IPv6(src="fd00::9", dst=host) if layer == "ip6" else IP(src="10.0.0.9", dst=host)
+    frame = bytes(Ether(dst="02:00:00:00:00:01") / make / UDP(dport=53) / bytes(64))
+    assert probes_of(desk, frame) == (mine.number, 1)
+
+
 def test_the_last_shapes_of_a_port_are_for_those_who_hold_few(desk: Desk) -> None:
     names = [f"e{i}" for i in range(5)]
     for i, name in enumerate(names):
