@@ -8,11 +8,13 @@ prefix lengths share a shape; others only where that saves something. A conjunct
 saves the most comes first.
 """
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from exonet.filters.conjunct import FRAME, LENGTH, Conjunct, Term
 from exonet.filters.names import named_fields
+from exonet.filters.notes import Notes
 from exonet.filters.span import LENGTH_FIELD, Field, Interval
 from exonet.filters.steps import Steps
 
@@ -39,7 +41,9 @@ class _Group:
         return len(self.members) - len(self.runs)
 
 
-def with_intervals(conjuncts: Sequence[Conjunct], steps: Steps | None = None) -> list[Conjunct]:
+def with_intervals(
+    conjuncts: Sequence[Conjunct], steps: Steps | None = None, notes: Notes | None = None
+) -> list[Conjunct]:
     """The same frames by fewer conjuncts, with intervals."""
     made: list[Conjunct] = []
     rest = list(conjuncts)
@@ -48,7 +52,7 @@ def with_intervals(conjuncts: Sequence[Conjunct], steps: Steps | None = None) ->
         candidates = _candidates(rest)
         if steps:
             steps.take(len(rest) * (1 + len(candidates)) // JOINED)
-        found = [group for wanted, usual in candidates.items() for group in _groups(rest, wanted, usual)]
+        found = [group for wanted, usual in candidates.items() for group in _groups(rest, wanted, usual, notes)]
         found.sort(key=lambda group: -group.saved)
         used: set[int] = set()
         again = False
@@ -57,7 +61,11 @@ def with_intervals(conjuncts: Sequence[Conjunct], steps: Steps | None = None) ->
                 again = True
                 continue
             used.update(map(id, group.members))
-            made += [piece for run in group.runs if (piece := _confined(group.members[0], group.wanted, run))]
+            pieces = [_confined(group.members[0], group.wanted, run) for run in group.runs]
+            made += [piece for piece in pieces if piece]
+            if notes is not None and not all(piece and piece.interval for piece in pieces):
+                space, covered, _ = group.wanted.term(group.wanted.most, 0)
+                notes.lose(space, covered)
         before = len(rest)
         rest = [conjunct for conjunct in rest if id(conjunct) not in used]
         rest += [conjunct for conjunct in made if not conjunct.interval]
@@ -96,6 +104,16 @@ def _candidates(conjuncts: Sequence[Conjunct]) -> dict[Field, bool]:
     return {wanted: usual[wanted] for wanted in sorted(chosen, key=lambda wanted: not usual[wanted])}
 
 
+def _note(notes: Notes, wanted: Field, groups: Iterable[_Group]) -> None:
+    """By which fields conjuncts are grouped, and for which of them values are put side by side."""
+    tried = notes.tried.setdefault(wanted, set())
+    for group in groups:
+        boxes = [member.box for member in group.members]
+        tried.update(boxes)
+        if len(boxes) > 1 or any(excluded for _, excluded in group.masks):
+            notes.joined.setdefault(wanted, set()).update(boxes)
+
+
 def _fields(conjunct: Conjunct, space: int, touched: int) -> Iterator[tuple[Field, bool]]:
     """The fields with bytes that are touched: named ones, and words and bytes that are compared in part."""
     if space == LENGTH:
@@ -110,7 +128,7 @@ def _fields(conjunct: Conjunct, space: int, touched: int) -> Iterator[tuple[Fiel
             yield Field(space, offset, 1), False
 
 
-def _groups(conjuncts: Sequence[Conjunct], wanted: Field, usual: bool) -> list[_Group]:
+def _groups(conjuncts: Sequence[Conjunct], wanted: Field, usual: bool, notes: Notes | None) -> list[_Group]:
     """The groups that intervals of a field make something of."""
     groups: dict[tuple[object, ...], _Group] = {}
     _, covered, _ = wanted.term(wanted.most, 0)
@@ -119,6 +137,8 @@ def _groups(conjuncts: Sequence[Conjunct], wanted: Field, usual: bool) -> list[_
             _join(groups, conjunct, wanted)
     for group in groups.values():
         group.runs = _merged(group.runs)
+    if notes is not None and notes.formed is not None:
+        _note(notes, wanted, groups.values())
     return [group for group in groups.values() if _gains(group, usual)]
 
 
@@ -172,14 +192,19 @@ def _minus(run: Run, hole: Run) -> Iterator[Run]:
 
 
 def _merged(runs: Sequence[Run]) -> list[Run]:
-    """As few as may be: neighbours become one."""
+    """As few as may be: neighbours become one. They stay in the order in which the first of each was met: nothing that
+    follows depends on which values are the lower ones, which templates rely on.
+    """
     merged: list[Run] = []
     for low, high in sorted(runs):
         if merged and low <= merged[-1][1] + 1:
             merged[-1] = (merged[-1][0], max(high, merged[-1][1]))
         else:
             merged.append((low, high))
-    return merged
+    if len(merged) < 2:
+        return merged
+    starts = [low for low, _ in merged]
+    return list(dict.fromkeys(merged[bisect_right(starts, low) - 1] for low, _ in runs))
 
 
 def _gains(group: _Group, usual: bool) -> bool:

@@ -19,8 +19,9 @@ from exonet.abi import ffi
 from exonet.errors import FilterError, UsageError
 from exonet.filters.conjunct import FRAME, Atom, Base, Conjunct
 from exonet.filters.form import shape_of
+from exonet.filters.outline import Hole, Outline, Unsuited
 from exonet.filters.span import Field
-from exonet.filters.template import Hole, Outline, Template, Unsuited
+from exonet.filters.template import Template
 
 __all__ = ["Mould", "groups_only", "pins"]
 

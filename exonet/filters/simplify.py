@@ -16,6 +16,7 @@ from typing import Any
 from exonet.filters.box import Bits
 from exonet.filters.conjunct import ETHERNET_IP4, MAX_ATOMS, Conjunct, Term
 from exonet.filters.interval import with_intervals
+from exonet.filters.notes import Notes
 from exonet.filters.path import State
 from exonet.filters.steps import Steps, Undecomposable
 from exonet.filters.value import WORD, Value
@@ -167,7 +168,7 @@ def drop_contained(conjuncts: Iterable[Conjunct], steps: Steps | None = None) ->
     """Without those that lie within another."""
     kept: list[Conjunct] = []
     tables: dict[Masks, dict[tuple[int, ...], list[Conjunct]]] = {}  # those kept, by their masks and values
-    for conjunct in sorted(set(conjuncts), key=lambda c: (c.specificity, *_structure(c))):
+    for conjunct in sorted(dict.fromkeys(conjuncts), key=lambda c: (c.specificity, *_structure(c))):
         if steps:
             steps.take(1 + len(tables) // ASKED)
         if any(other.contains(conjunct) for other in _around(conjunct.known, tables, steps)):
@@ -215,23 +216,24 @@ def _form(conjunct: Conjunct) -> tuple[object, ...]:
     return masks, conjunct.excluded, conjunct.frame_bytes, conjunct.ip4_bytes, conjunct.ip4_at
 
 
-def merge_siblings(conjuncts: Sequence[Conjunct], steps: Steps | None = None) -> list[Conjunct]:
+def merge_siblings(
+    conjuncts: Sequence[Conjunct], steps: Steps | None = None, notes: Notes | None = None
+) -> list[Conjunct]:
     """Halves a set of boxes of one form wherever every one of them has its sibling across a bit.
 
     Only whole sets are merged: values cost a demux next to nothing, but a set merged in part would add a shape.
     """
-    groups: dict[tuple[object, ...], set[Conjunct]] = {}
+    groups: dict[tuple[object, ...], list[Conjunct]] = {}
     for conjunct in conjuncts:
-        groups.setdefault(_form(conjunct), set()).add(conjunct)
-    return [conjunct for group in groups.values() for conjunct in _merge_group(group, steps)]
+        groups.setdefault(_form(conjunct), []).append(conjunct)
+    return [conjunct for group in groups.values() for conjunct in _merge_group(group, steps, notes)]
 
 
-def _merge_group(group: set[Conjunct], steps: Steps | None) -> set[Conjunct]:
+def _merge_group(group: list[Conjunct], steps: Steps | None, notes: Notes | None) -> list[Conjunct]:
     merged = True
     while merged and len(group) > 1 and len(group) % 2 == 0:
         merged = False
-        one = next(iter(group))
-        for space, mask, _ in one.box:
+        for space, mask, _ in group[0].box:
             while mask:
                 bit = mask & -mask
                 mask ^= bit
@@ -240,22 +242,24 @@ def _merge_group(group: set[Conjunct], steps: Steps | None) -> set[Conjunct]:
                 half = _merge_across(group, space, bit)
                 if half is not None:
                     group, merged = half, True
+                    if notes:
+                        notes.lose(space, bit)
                     break
             if merged:
                 break
     return group
 
 
-def _merge_across(group: set[Conjunct], space: int, bit: int) -> set[Conjunct] | None:
+def _merge_across(group: list[Conjunct], space: int, bit: int) -> list[Conjunct] | None:
     boxes_seen = {conjunct.box for conjunct in group}
-    half = set()
+    half: dict[Conjunct, None] = {}
     for conjunct in group:
         flipped = tuple((s, m, v ^ bit if s == space else v) for s, m, v in conjunct.box)
         if flipped not in boxes_seen:
             return None
         box = tuple((s, m & ~bit, v & ~bit) if s == space else (s, m, v) for s, m, v in conjunct.box)
-        half.add(replace(conjunct, box=tuple(term for term in box if term[1])))
-    return half
+        half[replace(conjunct, box=tuple(term for term in box if term[1]))] = None
+    return list(half)
 
 
 def _volume(conjunct: Conjunct) -> int:
@@ -270,20 +274,21 @@ def _volume(conjunct: Conjunct) -> int:
 
 def with_breadth(conjuncts: Sequence[Conjunct]) -> tuple[Conjunct, ...]:
     """Every conjunct with the breadth of the whole filter: how many headers it takes, then how few it excludes. There
-    are numbers left above and below, for filters that are nested and differ by less (`kernel/nesting.py`).
+    are numbers left above and below, for filters that are nested and differ by less (`kernel/nesting.py`). Those that
+    are alike but for values stay in the order of the paths that they come from.
     """
     volume = sum(_volume(conjunct) for conjunct in conjuncts)
     scale = round(1024 * math.log2(volume)) if volume else 0
     excluded = min(sum(len(conjunct.excluded) for conjunct in conjuncts), MAX_COUNTED)
     breadth = scale * BREADTHS + BREADTHS // 2 - excluded
-    ordered = sorted(conjuncts, key=lambda c: (c.rank, *_structure(c), c.box, c.interval or (), c.excluded))
+    ordered = sorted(conjuncts, key=lambda c: (c.rank, *_structure(c)))
     return tuple(replace(conjunct, breadth=breadth) for conjunct in ordered)
 
 
 def simplify(walk: Walk) -> tuple[Conjunct, ...]:
     """The program's conjuncts, the most specific first. Undecomposable with the reason."""
-    steps = walk.steps
-    found: set[Conjunct] = set()
+    steps, notes = walk.steps, walk.uses.notes
+    found: dict[Conjunct, int] = {}  # and which comparisons its paths have made
     taken: list[State] = []
     for path in list(walk.paths()):
         if path.ranges:
@@ -293,8 +298,9 @@ def simplify(walk: Walk) -> tuple[Conjunct, ...]:
         loose = loosen(walk, path)
         taken.append(loose)
         for conjunct in conjuncts_of(loose, steps):
-            found.add(conjunct)
+            found[conjunct] = found.get(conjunct, 0) | path.made
             if len(found) > MAX_CONJUNCTS:
                 raise Undecomposable(f"it takes more than {MAX_CONJUNCTS} conjuncts")
-    few = drop_contained(merge_siblings(drop_contained(found, steps), steps), steps)
-    return with_breadth(drop_contained(with_intervals(few, steps), steps))
+    notes.form(found)
+    few = drop_contained(merge_siblings(drop_contained(found, steps), steps, notes), steps)
+    return with_breadth(drop_contained(with_intervals(few, steps, notes), steps))

@@ -4,9 +4,12 @@ constant of libpcap's program, so the second needs no walk.
 
 A template is a program with holes. A constant is a hole where nothing depends on its value (uses.py); the other
 instructions that compare the same field with it are its followers, and a program fits only where they have what the
-hole has. What one value alone can change has no hole: an exclusion cuts an interval at its ends, so a hole in one has
-neither 0 nor all ones (it is barred). `Templates.conjuncts` finds the template of a program and fills its holes in; it
-makes one the slow way (walk.py, simplify.py) where there is none, and tries it on other values before it trusts it.
+hole has. Where several constants are compared with one field, the result is known as long as these are *unlike*: in
+general position (lane.py). An exclusion cuts an interval at its ends, so a hole in one is not near them: it is barred.
+
+`Templates.conjuncts` finds the template of a program and fills its holes in; where there is none, it walks the program
+(walk.py, simplify.py), and makes one from the same program with values that are telling (outline.py). It tries each on
+other values before it trusts it.
 """
 
 import random
@@ -15,130 +18,69 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from exonet.filters.conjunct import Conjunct, Term
+from exonet.filters.conjunct import Conjunct
+from exonet.filters.lane import CLOSE, in_general_position
 from exonet.filters.libpcap import Instruction, Program
-from exonet.filters.span import Interval
+from exonet.filters.outline import SIZE, Hole, Outline, Unsuited, outline, telling
 from exonet.filters.steps import MAX_TRIED_STEPS, Undecomposable
-from exonet.filters.uses import Lane
+from exonet.filters.uses import Values
 from exonet.filters.walk import Walk
 
-__all__ = ["Filled", "Gap", "Hole", "Outline", "Template", "Templates"]
+__all__ = ["Filled", "Template", "Templates"]
 
 Decompose = Callable[[Walk], tuple[Conjunct, ...]]
-SIZE = 8  # bytes of an instruction
-TRIALS = 2
 KEPT = 1024
 #: So many of one operations and jumps: more of them would be of a form whose other constants are no holes.
 MOST_ALIKE = 16
-
-
-class Unsuited(Exception):
-    """What depends on a value is more than the bits of its field."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hole:
-    """The constant at byte `at` of a program, of as many bytes as the load that it is compared with; the same is at
-    each of `followers`.
-    """
-
-    at: int
-    lane: Lane
-    followers: tuple[int, ...] = ()
-
-    @property
-    def end(self) -> int:
-        return self.at + self.lane.size
-
-    @property
-    def places(self) -> tuple[int, ...]:
-        return (self.at, *self.followers)
-
-    @property
-    def shift(self) -> int:
-        return 8 * self.lane.offset
-
-    @property
-    def bits(self) -> int:
-        """Of its space."""
-        return self.lane.bits
-
-    def value(self, code: bytes) -> int:
-        """A constant's bytes, the lowest first, are the field's in reverse, and so is what an integer of a space is."""
-        return int.from_bytes(code[self.at : self.end], "big") << self.shift
-
-
-#: A term without the values of holes, and which holes are in it.
-Gap = tuple[Term, tuple[int, ...]]
+#: So often other values are drawn for a program.
+DRAWN = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Outline:
-    """A conjunct with holes: which of the template's stand in each term, and which is the interval's prefix."""
+class Unlike:
+    """Two constants that must be in general position: where they are, and the hole that one of them is."""
 
-    conjunct: Conjunct
-    box: tuple[Gap, ...]
-    excluded: tuple[Gap, ...]
-    prefix: int | None = None
+    hole: Hole
+    one: int
+    other: int
 
-    def filled(self, bits: Sequence[int]) -> Conjunct:
-        excluded = _filled(self.excluded, bits)
-        if len(excluded) > 1:
-            excluded = tuple(sorted(excluded))
-        interval = self.conjunct.interval
-        if interval is not None and self.prefix is not None:
-            low = interval.field.part(bits[self.prefix])
-            interval = Interval(interval.field, low, low + interval.size - 1)
-        return self.conjunct.with_values(_filled(self.box, bits), excluded, interval)
-
-
-def _filled(gaps: Sequence[Gap], bits: Sequence[int]) -> tuple[Term, ...]:
-    if not gaps:
-        return ()
-    filled = []
-    for term, holes in gaps:
-        if holes:
-            space, mask, value = term
-            for hole in holes:
-                value |= bits[hole]
-            term = (space, mask, value)
-        filled.append(term)
-    return tuple(filled)
+    def holds(self, code: bytes) -> bool:
+        size = self.hole.lane.size
+        a, b = code[self.one : self.one + size], code[self.other : self.other + size]
+        return in_general_position(self.hole.lane, int.from_bytes(a, "little"), int.from_bytes(b, "little"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Template:
-    """A program but for the constants in its holes, and what it decomposes into. mask: zero where a hole is. followers
-    and barred: first byte and end of a hole, and where its follower begins or what it may not be.
+class Mask:
+    """Which programs are one but for their values. mask: zero where a hole is. followers: first byte and end of a hole,
+    and where its follower begins.
     """
 
     mask: int
     rest: int
     holes: tuple[Hole, ...]
     followers: tuple[tuple[int, int, int], ...]
-    barred: tuple[tuple[int, int, tuple[bytes, ...]], ...]
-    places: tuple[tuple[int, int, int], ...]  # of the holes: first byte, end, shift
-    outlines: tuple[Outline, ...]
-    length: int  # of the program, in bytes
+    unlike: tuple[Unlike, ...]
 
     @classmethod
-    def of(cls, code: bytes, holes: tuple[Hole, ...], found: Sequence[Conjunct]) -> "Template":
-        """Unsuited where holes are not all that differs."""
+    def of(cls, code: bytes, values: Values) -> "Mask":
+        holes = tuple(
+            Hole(SIZE * pcs[0] + 4, lane, tuple(SIZE * pc + 4 for pc in pcs[1:]))
+            for lanes, pcs in values.holes
+            for lane in lanes
+        )
         mask = (1 << 8 * len(code)) - 1
         for hole in holes:
             for at in hole.places:
                 mask &= ~(hole.lane.mask << 8 * at)
-        outlines = tuple(_outline(conjunct, holes, code) for conjunct in found)
-        excluded = {hole for outline in outlines for _, inside in outline.excluded for hole in inside}
+        by_place = {hole.at: hole for hole in holes}
+        pairs = [(SIZE * one + 4, SIZE * other + 4) for one, other in values.unlike]
         return cls(
             mask,
             int.from_bytes(code, "little") & mask,
             holes,
-            tuple((hole.at, hole.end, follower) for hole in holes for follower in hole.followers),
-            tuple((holes[i].at, holes[i].end, _ends(holes[i])) for i in sorted(excluded)),
-            tuple((hole.at, hole.end, hole.shift) for hole in holes),
-            outlines,
-            len(code),
+            tuple({(hole.at, hole.end, follower): None for hole in holes for follower in hole.followers}),
+            tuple(Unlike(by_place.get(one) or by_place[other], one, other) for one, other in pairs),
         )
 
     def fits(self, code: bytes, number: int) -> bool:
@@ -148,31 +90,86 @@ class Template:
         for at, end, follower in self.followers:
             if code[follower : follower + end - at] != code[at:end]:
                 return False
+        return all(unlike.holds(code) for unlike in self.unlike) if self.unlike else True
+
+    def varied(self, code: bytes, chosen: random.Random) -> bytes:
+        """The program with other values in its holes, none of them near an end of its field."""
+        other = bytearray(code)
+        for hole in self.holes:
+            most = hole.lane.mask >> hole.lane.low
+            self.put(other, hole, chosen.randint(CLOSE, most - CLOSE) << hole.lane.low & hole.lane.mask)
+        return bytes(other)
+
+    def put(self, code: bytearray, hole: Hole, value: int) -> None:
+        for at in hole.places:
+            code[at : at + hole.lane.size] = value.to_bytes(hole.lane.size, "little")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Template:
+    """What the programs of a mask decompose into. barred: first byte and end of a hole, and what it may not be."""
+
+    form: Mask
+    barred: tuple[tuple[int, int, frozenset[bytes]], ...]
+    places: tuple[tuple[int, int, int], ...]  # of the holes: first byte, end, shift
+    outlines: tuple[Outline, ...]
+    length: int  # of the program, in bytes
+
+    @classmethod
+    def of(cls, code: bytes, form: Mask, values: Values, found: Sequence[Conjunct]) -> "Template":
+        """code: of the form, with values that are telling; found: its conjuncts. Unsuited where holes are not all that
+        differs.
+        """
+        holes = form.holes
+        outlines = tuple(outline(conjunct, holes, code, values.compared) for conjunct in found)
+        excluded = {hole for each in outlines for _, inside in each.excluded for hole in inside}
+        return cls(
+            form,
+            tuple((holes[i].at, holes[i].end, _ends(holes[i])) for i in sorted(excluded)),
+            tuple((hole.at, hole.end, hole.shift) for hole in holes),
+            outlines,
+            len(code),
+        )
+
+    @property
+    def holes(self) -> tuple[Hole, ...]:
+        return self.form.holes
+
+    def fits(self, code: bytes, number: int) -> bool:
+        """number: the code as one, the lowest byte first."""
+        if not self.form.fits(code, number):
+            return False
         return not self.barred or not any(code[at:end] in ends for at, end, ends in self.barred)
 
     def varied(self, code: bytes, chosen: random.Random, special: bool = False) -> bytes:
-        """The program with other values in its holes; special: zero and all ones, where they may be."""
-        other = bytearray(code)
-        barred = {at: ends for at, _, ends in self.barred}
-        for hole in self.holes:
-            value = (
-                chosen.choice((0, hole.lane.mask)) if special else chosen.randint(1, hole.lane.mask) & hole.lane.mask
-            )
-            new = value.to_bytes(hole.lane.size, "little")
-            if new not in barred.get(hole.at, ()):
-                for at in hole.places:
-                    other[at : at + hole.lane.size] = new
+        """The program with other values in its holes, as they fit; special: zero and all ones, where they may be."""
+        other = bytearray(self.form.varied(code, chosen))
+        for hole in self.holes if special else ():
+            before = bytes(other)
+            self.form.put(other, hole, chosen.choice((0, hole.lane.mask)))
+            if not self.fits(bytes(other), int.from_bytes(other, "little")):
+                other = bytearray(before)
         return bytes(other)
 
-    def fill(self, code: bytes) -> tuple[Conjunct, ...]:
-        """A constant's bytes, the lowest first, are the field's in reverse, and so is what an integer of a space is."""
+    def bits(self, code: bytes) -> list[int]:
+        """Of each hole, the value as bits of its space: a constant's bytes, the lowest first, are the field's in
+        reverse, and so is what an integer of a space is.
+        """
         big: Literal["big"] = "big"
-        bits = [int.from_bytes(code[at:end], big) << shift for at, end, shift in self.places]
+        return [int.from_bytes(code[at:end], big) << shift for at, end, shift in self.places]
+
+    def fill(self, code: bytes) -> tuple[Conjunct, ...]:
+        bits = self.bits(code)
         return tuple([outline.filled(bits) for outline in self.outlines])
 
 
-def _ends(hole: Hole) -> tuple[bytes, ...]:
-    return bytes(hole.lane.size), hole.lane.mask.to_bytes(hole.lane.size, "little")
+def _ends(hole: Hole) -> frozenset[bytes]:
+    """The values near the ends of its field: beyond an excluded one there is no run of values, or a single one."""
+    lane = hole.lane
+    near = [value << lane.low for value in range(CLOSE)]
+    return frozenset(
+        value.to_bytes(lane.size, "little") for low in near for value in (low & lane.mask, lane.mask & ~low)
+    )
 
 
 class Filled:
@@ -226,44 +223,69 @@ class Templates:
 
     def _walked(self, program: Program) -> Filled:
         code = program.code
-        kind = _kind(code)
-        alike = self._known.get(kind, ())
+        number, kind = int.from_bytes(code, "little"), _kind(code)
         walk = Walk(program.instructions)
         found = self._decompose(walk)
-        if len(alike) >= MOST_ALIKE:
+        if walk.steps.taken > MAX_TRIED_STEPS:
             return Filled(code, None, found)
-        made = self._made(program, walk, found) if walk.steps.taken <= MAX_TRIED_STEPS else None
-        if made:
-            if self._count >= KEPT:
-                self._known.clear()
-                self._count = 0
-            self._known.setdefault(kind, []).append(made)
-            self._count += 1
-        return Filled(code, made, found)
+        form = Mask.of(code, walk.uses.values([instruction.k for instruction in program.instructions]))
+        if not form.holes or not self._has_room(kind, form):
+            return Filled(code, None, found)
+        made = self._made(code, form)
+        if made is None or not self._holds(made, code, found):
+            return Filled(code, None, found)
+        self._keep(kind, made)
+        return Filled(code, made if made.fits(code, number) else None, found)
 
-    def _made(self, program: Program, walk: Walk, found: tuple[Conjunct, ...]) -> Template | None:
-        holes = tuple(
-            Hole(SIZE * first + 4, lane, tuple(SIZE * pc + 4 for pc in others))
-            for lane, (first, *others) in walk.values()
-        )
+    def _has_room(self, kind: bytes, form: Mask) -> bool:
+        """For one that has more holes than the least of those kept, there is."""
+        alike = self._known.get(kind, [])
+        return len(alike) < MOST_ALIKE or len(form.holes) > len(alike[-1].holes)
+
+    def _keep(self, kind: bytes, made: Template) -> None:
+        """Those with the most holes first."""
+        if self._count >= KEPT:
+            self._known.clear()
+            self._count = 0
+        alike = self._known.get(kind, [])
+        if len(alike) >= MOST_ALIKE:
+            alike = alike[:-1]
+            self._count -= 1
+        # A list of its own: another thread may go through the one that was there.
+        self._known[kind] = sorted([*alike, made], key=lambda template: -len(template.holes))
+        self._count += 1
+
+    def _made(self, code: bytes, form: Mask) -> Template | None:
+        """From the same program with values that are telling. None: what it does with its constants depends on their
+        values.
+        """
+        chosen = random.Random(len(code))
+        for _ in range(DRAWN):
+            other = form.varied(code, chosen)
+            if form.fits(other, int.from_bytes(other, "little")):
+                program = _instructions(other)
+                try:
+                    walk = Walk(program)
+                    found = self._decompose(walk)
+                    values = walk.uses.values([instruction.k for instruction in program])
+                    same = Mask.of(other, values)
+                    if same.holes != form.holes or same.unlike != form.unlike:
+                        return None
+                    if telling(other, form.holes, values.compared):
+                        return Template.of(other, form, values, found)
+                except (Undecomposable, Unsuited):
+                    return None
+        return None
+
+    def _holds(self, template: Template, code: bytes, found: tuple[Conjunct, ...]) -> bool:
+        """Does it say what the slow way says, of this program and for other values too?"""
+        if template.fits(code, int.from_bytes(code, "little")) and template.fill(code) != found:
+            return False
+        other = template.varied(code, random.Random(len(code) + 1), special=True)
         try:
-            template = Template.of(program.code, holes, found)
-        except Unsuited:
-            return None
-        return template if holes and self._holds(template, program) else None
-
-    def _holds(self, template: Template, program: Program) -> bool:
-        """Does it say what the slow way says, for other values too?"""
-        chosen = random.Random(len(program.code))
-        for trial in range(TRIALS):
-            code = template.varied(program.code, chosen, special=bool(trial))
-            other = [Instruction(*fields) for fields in struct.iter_unpack("=HBBI", code)]
-            try:
-                if self._decompose(Walk(other)) != template.fill(code):
-                    return False
-            except Undecomposable:
-                return False
-        return True
+            return self._decompose(Walk(_instructions(other))) == template.fill(other)
+        except Undecomposable:
+            return False
 
 
 def _kind(code: bytes) -> bytes:
@@ -271,44 +293,5 @@ def _kind(code: bytes) -> bytes:
     return code[::SIZE] + code[2::SIZE] + code[3::SIZE]
 
 
-def _outline(conjunct: Conjunct, holes: Sequence[Hole], code: bytes) -> Outline:
-    if conjunct.programs:
-        raise Unsuited  # every constant is in them
-    return Outline(
-        conjunct,
-        tuple(_gap(term, holes, code) for term in conjunct.box),
-        tuple(_gap(term, holes, code) for term in conjunct.excluded),
-        None if conjunct.interval is None else _prefix(conjunct.interval, holes, code),
-    )
-
-
-def _gap(term: Term, holes: Sequence[Hole], code: bytes) -> Gap:
-    space, mask, value = term
-    inside = []
-    for i, hole in enumerate(holes):
-        bits = hole.bits
-        if hole.lane.space != space or not bits & mask:
-            continue
-        if bits & ~mask or value & bits != hole.value(code):
-            raise Unsuited
-        inside.append(i)
-        value &= ~bits
-    return (space, mask, value), tuple(inside)
-
-
-def _prefix(interval: Interval, holes: Sequence[Hole], code: bytes) -> int | None:
-    """The hole that the interval's values begin with, and nothing else; None: it has no part in one."""
-    space, covered, _ = interval.field.term(interval.field.most, 0)
-    near = [i for i, hole in enumerate(holes) if hole.lane.space == space and _whole(hole) & covered]
-    if not near:
-        return None
-    field, low, high = interval
-    mask, value = (field.part(bits) for bits in (holes[near[0]].bits, holes[near[0]].value(code)))
-    if len(near) > 1 or holes[near[0]].bits & ~covered or field.reach(mask, value) != (low, high):
-        raise Unsuited
-    return near[0]
-
-
-def _whole(hole: Hole) -> int:
-    """The bytes of its load, masked or not."""
-    return hole.lane._replace(mask=(1 << 8 * hole.lane.size) - 1).bits
+def _instructions(code: bytes) -> list[Instruction]:
+    return [Instruction(*fields) for fields in struct.iter_unpack("=HBBI", code)]

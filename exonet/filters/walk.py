@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 from exonet.abi import lib
 from exonet.filters.conjunct import FRAME, LENGTH, Term
+from exonet.filters.lane import lane_of
 from exonet.filters.libpcap import Instruction
 from exonet.filters.path import NOTHING, Range, State
 from exonet.filters.span import program_space
 from exonet.filters.steps import MAX_QUESTION_STEPS, Steps, Undecomposable
-from exonet.filters.uses import Lane, Uses, lane_of
+from exonet.filters.uses import Uses
 from exonet.filters.value import WORD, Value, constant, difference, operate
 
 MAX_PATHS = 4096
@@ -70,7 +71,7 @@ class Walk:
         self.steps = Steps()  # of the whole decomposition
         self._questions = Steps(MAX_QUESTION_STEPS, self.steps)
         self._accepting = _accepting(program)
-        self._uses = Uses()
+        self.uses = Uses()
         self._verdict = program_space(b"".join(struct.pack("=HBBI", *instruction) for instruction in program))
         for i, instruction in enumerate(program):
             if instruction.code == 0x05 and instruction.k >= 1 << 31:
@@ -83,7 +84,7 @@ class Walk:
                 found += 1
                 if found > MAX_PATHS:
                     raise Undecomposable(f"more than {MAX_PATHS} ways lead to a match")
-                self._uses.accept(state.made, state.bits, state.ip4)
+                self.uses.accept(state.made, state.bits, state.ip4)
                 yield state
 
     def accepts_all(self, start: State) -> bool:
@@ -95,12 +96,6 @@ class Walk:
             return all(accepted for _, accepted in self._leaves(start.constraints(), guards, self._questions))
         except Undecomposable:
             return False
-
-    def values(self) -> list[tuple[Lane, tuple[int, ...]]]:
-        """The constants on whose value nothing depends that has been asked so far: each one's field, and all the
-        instructions that compare it with that constant (uses.py).
-        """
-        return self._uses.values([instruction.k for instruction in self._program])
 
     def _leaves(self, start: State, guards: Guards | None, steps: Steps) -> Iterator[tuple[State, bool]]:
         """Every return that can be reached. With `guards`, a load beyond them counts as a refusing return."""
@@ -139,7 +134,7 @@ class Walk:
         """One instruction: the states after it, or the verdict of a return."""
         kind = _CLASS[instruction.code & 7]
         if kind in ("st", "stx", "misc"):
-            self._uses.work(state.x if kind == "stx" or instruction.code & 0x80 else state.a)
+            self.uses.work(state.x if kind == "stx" or instruction.code & 0x80 else state.a)
         if kind in ("ld", "ldx"):
             return self._load(state, instruction, kind)
         if kind == "alu":
@@ -161,7 +156,7 @@ class Walk:
 
     def _return(self, state: State, instruction: Instruction) -> list[State] | bool:
         if instruction.code & 0x18 == 0x10:
-            self._uses.work(state.a)
+            self.uses.work(state.a)
             value = state.a.under(state.bits)
             if not value.is_constant:
                 raise Undecomposable("it returns a computed number")
@@ -204,7 +199,7 @@ class Walk:
     def _indirect(self, state: State, k: int, size: int) -> list[State] | bool:
         index = state.x.under(state.bits)
         if index.is_constant:
-            self._uses.work(state.x)
+            self.uses.work(state.x)
             offset = (index.const + index.addend & WORD) + k  # which does not wrap
             return self._at(state, offset, size, lambda loaded: _put_a(state, loaded))
         at = _ip4_header(state.x._replace(addend=0))
@@ -215,7 +210,7 @@ class Walk:
                 _put_a(state, Value(at, offset, size, (1 << 8 * size) - 1))
                 state.pc += 1
                 return [state]
-        self._uses.work(state.x)
+        self.uses.work(state.x)
         return self._split(state, index, f"it looks at an offset that depends on {_name(index)}", MAX_OFFSET)
 
     def _split(self, state: State, value: Value, why: str, most: int = MAX_SPLIT) -> list[State]:
@@ -238,9 +233,9 @@ class Walk:
             return self._lost(state, operation, by_x)
         a = state.a.under(state.bits)
         if instruction.code & 0x08:
-            self._uses.work(state.x)
+            self.uses.work(state.x)
         if instruction.code & 0x08 or operation != "and" or a.is_constant or lane_of(state.a) is None:
-            self._uses.work(state.a)
+            self.uses.work(state.a)
         x = state.x.under(state.bits) if instruction.code & 0x08 else constant(instruction.k)
         if operation == "neg":
             if not a.is_constant:
@@ -272,8 +267,8 @@ class Walk:
 
     def _lost(self, state: State, operation: str, by_x: bool) -> list[State]:
         """A becomes what is not followed."""
-        self._uses.work(state.a)
-        self._uses.work(state.x)
+        self.uses.work(state.a)
+        self.uses.work(state.x)
         if operation in ("div", "mod") and by_x:
             raise _Entangled(f"it divides by {_name(state.x)}")  # which refuses the frame where that is zero
         state.a = _MANY
@@ -296,11 +291,11 @@ class Walk:
         x = state.x.under(state.bits) if instruction.code & 0x08 else constant(instruction.k)
         a = state.a.under(state.bits)
         if instruction.code & 0x08:
-            self._uses.work(state.x)
+            self.uses.work(state.x)
         if operation != "jeq" or instruction.code & 0x08:
-            self._uses.work(state.a)
+            self.uses.work(state.a)
         else:
-            state.made = self._uses.compare(state.a, state.pc, state.made)
+            state.made = self.uses.compare(state.a, state.pc, state.made)
         if not x.is_constant:
             return self._against(state, operation, (a, x), yes, no)
         number = x.const + x.addend & WORD

@@ -12,7 +12,8 @@ from operator import itemgetter
 from typing import Any
 
 from exonet.filters.mould import Mould, pins
-from exonet.filters.template import Filled, Hole, Template
+from exonet.filters.outline import Hole
+from exonet.filters.template import Filled, Template
 from exonet.kernel.claim import Claim
 from exonet.kernel.prepared import Box, Prepared
 

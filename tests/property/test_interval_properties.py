@@ -269,7 +269,7 @@ def test_the_pass_to_intervals_changes_no_frame(text: str, monkeypatch: pytest.M
     """Exactly: neither side takes a frame that the other does not."""
     program = Libpcap().compile(text)
     after = simplify.simplify(Walk(program.instructions))
-    monkeypatch.setattr(simplify, "with_intervals", lambda conjuncts, steps: list(conjuncts))
+    monkeypatch.setattr(simplify, "with_intervals", lambda conjuncts, steps, notes: list(conjuncts))
     before = simplify.simplify(Walk(program.instructions))
     assert len(after) <= len(before)
     assert difference(before, after) is None

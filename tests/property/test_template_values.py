@@ -8,14 +8,7 @@ values are zero, all ones, equal to each other, and numbers that the programs th
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exonet.errors import FilterError
-from exonet.filters.compile import conjuncts_of
-from exonet.filters.libpcap import Libpcap
-from exonet.filters.steps import Undecomposable
-from exonet.filters.template import Templates
-from exonet.filters.walk import Walk
-from exonet.kernel.regions import Regions
-from tests.property.test_templates import seen
+from tests.property.test_templates import as_walked
 
 PORTS = ("0", "1", "6", "80", "81", "1536", "2048", "65535")
 HOSTS = ("0.0.0.0", "255.255.255.255", "10.0.0.1", "10.0.0.2", "0.6.0.6", "8.0.134.221")
@@ -99,15 +92,4 @@ def alike(draw: st.DrawFn) -> list[str]:
 @given(alike())
 def test_whatever_the_values_a_template_says_what_a_walk_says(texts: list[str]) -> None:
     """Conjuncts, their order and breadth; and claims, native boxes and shapes of what the kernel prepares."""
-    templates, fast, slow = Templates(conjuncts_of), Regions(), Regions()
-    for text in texts:
-        try:
-            program = Libpcap().compile(text)
-            walked = conjuncts_of(Walk(program.instructions))
-        except (FilterError, Undecomposable):  # these values make no filter
-            continue
-        found = templates.conjuncts(program)
-        assert found == walked, texts
-        assert [c.breadth for c in found] == [c.breadth for c in walked]
-        if walked:
-            assert seen(fast.prepare(text)) == seen(slow._prepare(text, walked)), texts
+    as_walked(texts)

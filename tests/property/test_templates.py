@@ -3,6 +3,7 @@
 
 import random
 import re
+from collections.abc import Sequence
 
 import pytest
 
@@ -85,6 +86,13 @@ def test_a_known_form_is_not_walked_again() -> None:
         ("ip host 10.0.0.1 and not 10.0.0.2", "ip host 10.0.0.2 and not 10.0.0.1"),
         ("net 10.0.0.0/8", "net 11.0.0.0/8"),
         ("tcp and not dst port 80", "tcp and not dst port 0"),  # an interval is cut at its end
+        ("tcp and not dst port 80", "tcp and not dst port 1"),  # and may have a single value beyond
+        (  # a value of one field may be the neighbour of another one's values, in the field that both are in
+            "ip proto 6 and (ip[4] = 1 or (ip[4] = 2 and ip[5] = 7))",
+            "ip proto 6 and (ip[4] = 1 or (ip[4] = 2 and ip[5] = 0))",
+        ),
+        ("tcp dst port 80 or tcp dst port 443", "tcp dst port 80 or tcp dst port 81"),
+        ("src host 10.0.0.1 or src host 10.1.0.9", "src host 10.0.0.1 or src host 10.0.0.3"),
         (
             "ether[12:2] = 5 and ether[26:2] = 5 and ether[30] = 1",
             "ether[12:2] = 0x800 and ether[26:2] = 5 and ether[30] = 1",
@@ -108,6 +116,24 @@ def seen(prepared: Prepared) -> tuple[object, ...]:
     boxes = [(ffi.buffer(native)[:], groups) for native, groups in prepared.boxes()]
     shapes = [shape.shape for shape in prepared.shapes]  # type: ignore[attr-defined]
     return claims, boxes, shapes, prepared.high, prepared.count, prepared.conjuncts
+
+
+def as_walked(texts: Sequence[str]) -> None:
+    """Whatever templates the first of these texts leave, each becomes what a walk of it says: conjuncts, their order,
+    breadth; and claims, native boxes and shapes of what the kernel prepares.
+    """
+    templates, fast, slow = Templates(conjuncts_of), Regions(), Regions()
+    for text in texts:
+        try:
+            program = Libpcap().compile(text)
+            walked = conjuncts_of(Walk(program.instructions))
+        except (FilterError, Undecomposable):  # these values make no filter
+            continue
+        found = templates.conjuncts(program)
+        assert found == walked, texts
+        assert [c.breadth for c in found] == [c.breadth for c in walked]
+        if walked:
+            assert seen(fast.prepare(text)) == seen(slow._prepare(text, walked)), texts
 
 
 @pytest.mark.parametrize("text", [*DECOMPOSE, CONNECTED.format(10, 0, 0, 1, 5, 80), "ip6 host ::5 and udp dst port 53"])
@@ -160,6 +186,19 @@ def test_a_connected_socket_is_prepared_by_a_pattern(monkeypatch: pytest.MonkeyP
         "ip dst net 10.{}.0.0/16 and udp dst port {}",
         "ip6 dst net 2001:db8:{}::/48",
         "ip src net {}.0.0.0/8 or ip dst net {}.0.0.0/8",
+        "host 10.0.{}.{}",
+        "src host 10.0.{}.{}",
+        "net 10.0.{}.0/24",
+        "host 10.0.{}.{} and host 10.7.{}.{}",
+        "src host 10.0.{}.{} or src host 10.7.{}.{}",
+        "tcp and (port 1{}2 or port 2{}7)",
+        "tcp dst port 1{}2 or tcp dst port 2{}7",
+        "port 1{}2 or port 2{}7",
+        "tcp and not port 1{}2",
+        "not host 10.0.{}.{}",
+        "not net 10.0.{}.0/24",
+        "host 10.0.{}.{} and not port 1{}2",
+        "host 10.0.{}.{} and (tcp port 1{}2 or udp port 2{}7)",
     ],
 )
 def test_the_usual_forms_are_walked_once(form: str) -> None:

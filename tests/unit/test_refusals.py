@@ -84,7 +84,7 @@ BOTH_WORDS = " and ".join(f"ether[{40 + 4 * i}:4] = 0x{i + 1:08x}" for i in rang
 #: What one has bound, then what another may bind in, what it binds, and what it is told: all of it in a line.
 BINDS = (
     ((), "udp", "udp dst port 53 or tcp dst port 99", DeniedError,
-     ("its region 'udp' does not cover", "conjunct 1 (eth.type == 0x800", "tcp.dport == 99", "example Ether(")),
+     ("its region 'udp' does not cover", "conjunct 2 (eth.type == 0x800", "tcp.dport == 99", "example Ether(")),
     ((), "udp", "", DeniedError, ("filter ''", "conjunct 1 (everything) takes more, for example Ether(")),
     ((), "udp", "Tcp.dport == 99", DeniedError, ("filter 'Tcp.dport == 99'", "conjunct 1 (", "Ether(")),
     ((), "less 500", "udp and greater 400", DeniedError, ("conjunct 1 (", "length 400..", "Ether(")),
