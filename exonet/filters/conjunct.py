@@ -37,6 +37,7 @@ __all__ = [
     "apart",
     "byte_length",
     "clash",
+    "excluded_atom",
     "header_length",
     "meet",
     "shift_space",
@@ -89,8 +90,10 @@ def _words(space: int, mask: int, value: int) -> Iterator[Atom]:
             yield _atom(space, offset, mask, value)
 
 
-def _lowest_byte(space: int, mask: int) -> int:
-    return 0 if space == LENGTH else ((mask & -mask).bit_length() - 1) // 8
+def excluded_atom(space: int, mask: int, value: int) -> Atom:
+    """A term that must not hold: a word from its first masked byte on."""
+    first = 0 if space == LENGTH else ((mask & -mask).bit_length() - 1) // 8
+    return _atom(space, first, mask, value)
 
 
 def _takes(code: bytes, frame: bytes, wire_len: int) -> bool:
@@ -225,9 +228,7 @@ class Conjunct:
     @property
     def excluded_atoms(self) -> tuple[Atom, ...]:
         """The words that must not be: each begins at its first masked byte, so it need not be aligned."""
-        return tuple(
-            sorted(_atom(space, _lowest_byte(space, mask), mask, value) for space, mask, value in self.excluded)
-        )
+        return tuple(sorted(excluded_atom(*term) for term in self.excluded))
 
     @property
     def fixed_bits(self) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 
 from exonet.abi import ffi
 from exonet.errors import FilterError, UsageError
-from exonet.filters.conjunct import FRAME, Atom, Base, Conjunct
+from exonet.filters.conjunct import FRAME, Atom, Base, Conjunct, Term, excluded_atom
 from exonet.filters.form import shape_of
 from exonet.filters.outline import Hole, Outline, Unsuited
 from exonet.filters.span import Field
@@ -110,8 +110,6 @@ class Mould:
     @classmethod
     def _of(cls, template: Template, outline: Outline, conjunct: Conjunct) -> "Mould":
         holes = template.holes
-        if any(inside for _, inside in outline.excluded):
-            raise Unsuited  # their order among the atoms depends on it
         prefix = None
         if conjunct.interval is not None and outline.prefix is not None:
             hole = holes[outline.prefix]
@@ -122,7 +120,11 @@ class Mould:
         for _, inside in outline.box:
             for each in inside:
                 if not _decisive(holes[each]):
-                    copies += _copies(holes[each], conjunct.atoms)
+                    copies += _copies(holes[each], _word_of(holes[each], conjunct.atoms))
+        for term, inside in outline.excluded:
+            for each in inside:
+                if not _decisive(holes[each]):
+                    copies += _copies(holes[each], _excluded_word(term, holes[each], conjunct))
         image = bytes(ffi.buffer(conjunct.to_native(0)))
         taken = _taken(copies, template.length)
         return cls(_format(image, copies), taken, shape_of(conjunct), groups_only(conjunct), prefix)
@@ -179,16 +181,38 @@ def _bytes(hole: Hole) -> list[int]:
     return [at for at in range(lane.offset, lane.end) if lane.mask >> 8 * (lane.end - 1 - at) & 0xFF]
 
 
-def _copies(hole: Hole, atoms: Sequence[Atom]) -> list[Copy]:
-    """Which bytes of the box are which of the constant: a run for each word that the field has a part in. Both have a
-    number's lowest byte first, and the field and the word the highest.
-    """
+#: Where in the native box the word is that has a byte of a space, and the first byte of that word.
+Word = Callable[[int], tuple[int, int]]
+
+
+def _word_of(hole: Hole, atoms: Sequence[Atom]) -> Word:
+    """Of the box."""
     base = Base.IP4 if hole.lane.space else Base.FRAME
     places = {atom.offset: i for i, atom in enumerate(atoms) if atom.base is base}
+    return lambda at: (places[at & ~3], at & ~3)
+
+
+def _excluded_word(term: Term, hole: Hole, conjunct: Conjunct) -> Word:
+    """Of an exclusion, which has a word for itself. Unsuited where its place among the others depends on its value."""
+    mask = term[1]
+    if mask != hole.bits:
+        raise Unsuited
+    mine = excluded_atom(*term)[:3]
+    places = [i for i, atom in enumerate(conjunct.excluded_atoms) if atom[:3] == mine]
+    if len(places) != 1:
+        raise Unsuited
+    return lambda _: (len(conjunct.atoms) + places[0], mine[1])
+
+
+def _copies(hole: Hole, word: Word) -> list[Copy]:
+    """Which bytes of the native box are which of the constant: a run for each word that the field has a part in. Both
+    have a number's lowest byte first, and the field and the word the highest.
+    """
     copies: list[Copy] = []
     for at in reversed(_bytes(hole)):
         source = hole.at + hole.lane.end - 1 - at
-        target = ATOMS + ATOM * places[at & ~3] + VALUE + 3 - (at & 3)
+        place, first = word(at)
+        target = ATOMS + ATOM * place + VALUE + 3 - (at - first)
         if copies and copies[-1][1] == target and copies[-1][3] == source:
             copies[-1] = (copies[-1][0], target + 1, copies[-1][2], source + 1)
         else:

@@ -137,17 +137,23 @@ class Claim:
         self.span = span
         self._box: dict[Space, tuple[int, int]] | None = None
 
-    def like(self, values: tuple[int, ...], span: tuple[int, int] | None, late: "Late", place: int) -> "Claim":
-        """One that differs in values only, its span as wide. late: who makes its conjunct when somebody asks for it;
-        place: which.
+    def like(
+        self,
+        values: tuple[int, ...],
+        span: tuple[int, int] | None,
+        excluded: Sequence[tuple[Space, int, int]],
+        late: tuple["Late", int],
+    ) -> "Claim":
+        """One that differs in values only, its span as wide. late: who makes its conjunct when somebody asks for it,
+        and which it is.
         """
         found = Claim.__new__(Claim)
         found._conjunct = found._box = None
-        found._late = (late, place)
+        found._late = late
         found.kind = self.kind
         found.values = values
         found.shape = self.shape
-        found.excluded = self.excluded
+        found.excluded = excluded
         found.low = self.low
         found.high = self.high
         found.rank = self.rank

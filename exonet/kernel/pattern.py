@@ -57,25 +57,34 @@ class Cast(Prepared):
 class Pattern:
     """models: the claims of one filter of the template, by which those of others are made."""
 
-    __slots__ = ("_parts", "high", "moulds", "shapes")
+    __slots__ = ("_bits", "_excludes", "_parts", "high", "moulds", "shapes")
 
     def __init__(self, template: Template, moulds: Sequence[Mould], models: Sequence[Claim]) -> None:
         self.moulds = tuple(moulds)
         self.shapes = tuple(dict.fromkeys(claim.shape for claim in models))
+        self._bits = template.bits
         single = [place for place, mould in enumerate(moulds) if not mould.groups]
         self.high = sum(models[place].high for place in single)
-        self._parts = tuple((place, models[place], *_values(template, place, models[place])) for place in single)
+        parts = []
+        for place in single:
+            outline = template.outlines[place]
+            exclusions = outline.exclusions if any(inside for _, inside in outline.excluded) else None
+            parts.append((place, models[place], *_values(template, place, models[place]), exclusions))
+        self._parts = tuple(parts)
+        self._excludes = any(exclusions for *_, exclusions in parts)
 
     def prepared(self, text: str, filled: Filled) -> Prepared:
         code = filled.code
+        bits = self._bits(code) if self._excludes else ()
         claims = []
-        for place, model, known, puts in self._parts:
+        for place, model, known, puts, exclusions in self._parts:
             values = list(known)
             for which, shift, unpack, pack in puts:
                 values[which] |= int.from_bytes(pack(*unpack(code)), "little") << shift
             prefix = self.moulds[place].prefix
             span = prefix.span(code) if prefix is not None else model.span
-            claims.append(model.like(tuple(values), span, filled, place))
+            excluded = exclusions(bits) if exclusions else model.excluded
+            claims.append(model.like(tuple(values), span, excluded, (filled, place)))
         return Cast(text, filled, self, tuple(claims))
 
 
