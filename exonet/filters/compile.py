@@ -6,7 +6,8 @@
     walk.py      program to paths: what a frame must satisfy to be accepted
     simplify.py  paths to few canonical conjuncts (conjunct.py)
     interval.py  ranges and prefixes among them to intervals (span.py)
-    template.py  or, where but values are new, the conjuncts of a program known before with these filled in
+    template.py  or, where but values are new, the conjuncts of a program known before with these filled in: uses.py
+                 says which values those are, outline.py where they stand, ranged.py what of ranges
 
 So a filter means exactly what libpcap says it means (SEMANTICS R5). FilterError: it does not parse, or does not
 decompose.

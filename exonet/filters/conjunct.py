@@ -164,10 +164,11 @@ class Conjunct:
         terms = tuple(sorted((space, mask, value) for space, (mask, value) in box.items()))
         return cls(terms, tuple(sorted(left)), frame_bytes, ip4_bytes, ip4_at, interval, breadth)
 
-    def with_values(self, box: tuple[Term, ...], excluded: tuple[Term, ...], interval: Interval | None) -> "Conjunct":
-        """The conjunct with the same masks and other values, an interval as long; `excluded` is sorted."""
-        own = self
-        return Conjunct(box, excluded, own.frame_bytes, own.ip4_bytes, own.ip4_at, interval, own.breadth)
+    def with_values(
+        self, box: tuple[Term, ...], excluded: tuple[Term, ...], interval: Interval | None, breadth: int
+    ) -> "Conjunct":
+        """The conjunct with the same masks and other values; `excluded` is sorted."""
+        return Conjunct(box, excluded, self.frame_bytes, self.ip4_bytes, self.ip4_at, interval, breadth)
 
     @property
     def bits(self) -> dict[int, tuple[int, int]]:

@@ -20,6 +20,7 @@ from exonet.errors import FilterError, UsageError
 from exonet.filters.conjunct import FRAME, Atom, Base, Conjunct, Term, excluded_atom
 from exonet.filters.form import shape_of
 from exonet.filters.outline import Hole, Outline, Unsuited
+from exonet.filters.ranged import Range
 from exonet.filters.span import Field
 from exonet.filters.template import Template
 
@@ -33,6 +34,8 @@ ATOM: int = ffi.sizeof("struct exo_atom")
 NATIVE = ffi.typeof("struct exo_conjunct *")
 VALUE: int = ffi.offsetof("struct exo_atom", "value")
 INTERVAL: int = ffi.offsetof("struct exo_conjunct", "interval")
+BREADTH_BYTES = 4
+BREADTH: int = ffi.offsetof("struct exo_conjunct", "breadth")
 LOW: int = INTERVAL + ffi.offsetof("struct exo_interval", "low")
 HIGH: int = INTERVAL + ffi.offsetof("struct exo_interval", "high")
 
@@ -60,20 +63,47 @@ class Prefix:
     end: int
     shift: int
     below: int
+    is_whole: bool  # is its mask one of whole bytes?
 
     @classmethod
     def of(cls, hole: Hole, field: Field) -> "Prefix":
         shift = 8 * (field.end - hole.lane.end)
-        return cls(hole.at, hole.end, shift, field.most & ~(hole.lane.mask << shift))
+        below = field.most & ~(hole.lane.mask << shift)
+        return cls(hole.at, hole.end, shift, below, below.bit_length() % 8 == 0)
 
     def span(self, code: bytes | bytearray) -> tuple[int, int]:
         low = int.from_bytes(code[self.at : self.end], "little") << self.shift
         return low, low | self.below
 
+    def copies(self) -> list[Copy]:
+        """Whole bytes of it are copied to both ends of the interval."""
+        whole = [at for at in range(self.end - self.at) if not self.below >> self.shift + 8 * at & 0xFF]
+        if not whole:
+            return []
+        first, last, up = whole[0], whole[-1] + 1, self.shift // 8
+        return [(to + up + first, to + up + last, self.at + first, self.at + last) for to in (LOW, HIGH)]
+
     def write(self, native: bytearray, code: bytes | bytearray) -> None:
         low, high = self.span(code)
         native[LOW : LOW + 4] = low.to_bytes(4, "little")
         native[HIGH : HIGH + 4] = high.to_bytes(4, "little")
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The range that a template has: its ends in the program, and behind that the breadth."""
+
+    range: Range
+    breadth: int
+    is_whole: bool = True
+
+    def copies(self) -> list[Copy]:
+        ends = self.range
+        copies = [(to, to + ends.size, at, at + ends.size) for to, at in ((LOW, ends.low), (HIGH, ends.high))]
+        return [*copies, (BREADTH, BREADTH + BREADTH_BYTES, self.breadth, self.breadth + BREADTH_BYTES)]
+
+    def span(self, code: bytes | bytearray) -> tuple[int, int]:
+        return self.range.ends(code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +116,14 @@ class Mould:
     taken: Callable[[bytes | bytearray], tuple[bytes, ...]]
     shape: bytes
     groups: bool
-    prefix: Prefix | None = None
+    prefix: Prefix | Ends | None = None
 
     def cast(self, code: bytes | bytearray) -> Any:
-        """The `struct exo_conjunct *` of a program that fits the template and has the pinned values."""
+        """The `struct exo_conjunct *` of a program that fits the template and has the pinned values. code: its source
+        (`Template.source`).
+        """
         native: bytearray = self.image % self.taken(code)  # type: ignore[assignment]  # it is one: typeshed says bytes
-        if self.prefix is not None:
+        if isinstance(self.prefix, Prefix) and not self.prefix.is_whole:
             self.prefix.write(native, code)
         return ffi.from_buffer(NATIVE, native)
 
@@ -110,13 +142,13 @@ class Mould:
     @classmethod
     def _of(cls, template: Template, outline: Outline, conjunct: Conjunct) -> "Mould":
         holes = template.holes
-        prefix = None
+        prefix: Prefix | Ends | None = Ends(template.range, template.length) if template.range else None
         if conjunct.interval is not None and outline.prefix is not None:
             hole = holes[outline.prefix]
             if _decisive(hole):
                 raise Unsuited
             prefix = Prefix.of(hole, conjunct.interval.field)
-        copies: list[Copy] = []
+        copies = prefix.copies() if prefix is not None and prefix.is_whole else []
         for _, inside in outline.box:
             for each in inside:
                 if not _decisive(holes[each]):
@@ -126,7 +158,7 @@ class Mould:
                 if not _decisive(holes[each]):
                     copies += _copies(holes[each], _excluded_word(term, holes[each], conjunct))
         image = bytes(ffi.buffer(conjunct.to_native(0)))
-        taken = _taken(copies, template.length)
+        taken = _taken(copies, template.length + (BREADTH_BYTES if template.range else 0))
         return cls(_format(image, copies), taken, shape_of(conjunct), groups_only(conjunct), prefix)
 
 
@@ -142,13 +174,13 @@ def _format(image: bytes, copies: Sequence[Copy]) -> bytearray:
 def _taken(copies: Sequence[Copy], length: int) -> Callable[[bytes | bytearray], tuple[bytes, ...]]:
     """Takes out of a program of that length what is copied, in the order of the box."""
     layout, end = "", 0
-    order = sorted(copies, key=lambda copy: copy[2])
-    for _, _, first, last in order:
+    order = sorted({copy[2:] for copy in copies})
+    for first, last in order:
         layout += f"{first - end}x{last - first}s"
         end = last
     unpack = struct.Struct(f"{layout}{length - end}x").unpack
-    places = [order.index(copy) for copy in sorted(copies)]
-    if places == sorted(places):
+    places = [order.index(copy[2:]) for copy in sorted(copies)]
+    if places == list(range(len(order))):
         return unpack
     pick = itemgetter(*places)
     return lambda code: pick(unpack(code))
@@ -161,9 +193,10 @@ def _tried(template: Template, code: bytes, moulds: Sequence[Mould]) -> bool:
         other = bytearray(template.varied(code, chosen, special=bool(trial)))
         for at, end in pins(template):
             other[at:end] = code[at:end]
+        source = template.source(bytes(other))
         for conjunct, mould in zip(template.fill(bytes(other)), moulds, strict=True):
             if (
-                ffi.buffer(mould.cast(other))[:] != ffi.buffer(conjunct.to_native(0))[:]
+                ffi.buffer(mould.cast(source))[:] != ffi.buffer(conjunct.to_native(0))[:]
                 or mould.shape != shape_of(conjunct)
                 or mould.groups != groups_only(conjunct)
             ):

@@ -65,7 +65,9 @@ Gap = tuple[Term, tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """A conjunct with holes: which of the template's stand in each term, and which is the interval's prefix."""
+    """A conjunct with holes: which of the template's stand in each term, and which is the interval's prefix. Where the
+    template has a range (ranged.py), that is the interval.
+    """
 
     conjunct: Conjunct
     box: tuple[Gap, ...]
@@ -78,12 +80,16 @@ class Outline:
         found = [hole for _, inside in (*self.box, *self.excluded) for hole in inside]
         return found if self.prefix is None else [*found, self.prefix]
 
-    def filled(self, bits: Sequence[int]) -> Conjunct:
+    def filled(self, bits: Sequence[int], span: tuple[int, int] | None = None, breadth: int = 0) -> Conjunct:
+        """span: the ends of the range; breadth: what the filter has by it."""
         interval = self.conjunct.interval
-        if interval is not None and self.prefix is not None:
+        if interval is not None and span is not None:
+            interval = Interval(interval.field, *span)
+        elif interval is not None and self.prefix is not None:
             low = interval.field.part(bits[self.prefix])
             interval = Interval(interval.field, low, low + interval.size - 1)
-        return self.conjunct.with_values(_filled(self.box, bits), self.exclusions(bits), interval)
+        box, excluded = _filled(self.box, bits), self.exclusions(bits)
+        return self.conjunct.with_values(box, excluded, interval, breadth or self.conjunct.breadth)
 
     def exclusions(self, bits: Sequence[int]) -> tuple[Term, ...]:
         excluded = _filled(self.excluded, bits)

@@ -262,14 +262,22 @@ def _merge_across(group: list[Conjunct], space: int, bit: int) -> list[Conjunct]
     return list(half)
 
 
-def _volume(conjunct: Conjunct) -> int:
-    """How many of 2**SPACE_BITS headers the conjunct takes, exclusions taken as independent."""
+def volume_of(conjunct: Conjunct, size: int | None = None) -> int:
+    """How many of 2**SPACE_BITS headers the conjunct takes, exclusions taken as independent. size: of its interval,
+    where that is not as it is.
+    """
     interval = conjunct.interval
     open_bits = SPACE_BITS - conjunct.fixed_bits - (interval.field.width if interval else 0)
-    volume = (interval.size if interval else 1) << max(open_bits, 0)
+    volume = (size or interval.size if interval else 1) << max(open_bits, 0)
     for _, mask, _ in conjunct.excluded:
         volume -= volume >> mask.bit_count()
     return volume
+
+
+def breadth_of(volume: int, excluded: int) -> int:
+    """Of a filter of that volume whose conjuncts exclude so many terms."""
+    scale = round(1024 * math.log2(volume)) if volume else 0
+    return scale * BREADTHS + BREADTHS // 2 - min(excluded, MAX_COUNTED)
 
 
 def with_breadth(conjuncts: Sequence[Conjunct]) -> tuple[Conjunct, ...]:
@@ -277,10 +285,8 @@ def with_breadth(conjuncts: Sequence[Conjunct]) -> tuple[Conjunct, ...]:
     are numbers left above and below, for filters that are nested and differ by less (`kernel/nesting.py`). Those that
     are alike but for values stay in the order of the paths that they come from.
     """
-    volume = sum(_volume(conjunct) for conjunct in conjuncts)
-    scale = round(1024 * math.log2(volume)) if volume else 0
-    excluded = min(sum(len(conjunct.excluded) for conjunct in conjuncts), MAX_COUNTED)
-    breadth = scale * BREADTHS + BREADTHS // 2 - excluded
+    volume = sum(volume_of(conjunct) for conjunct in conjuncts)
+    breadth = breadth_of(volume, sum(len(conjunct.excluded) for conjunct in conjuncts))
     ordered = sorted(conjuncts, key=lambda c: (c.rank, *_structure(c)))
     return tuple(replace(conjunct, breadth=breadth) for conjunct in ordered)
 

@@ -15,13 +15,14 @@ other values before it trusts it.
 import random
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from exonet.filters.conjunct import Conjunct
 from exonet.filters.lane import CLOSE, in_general_position
 from exonet.filters.libpcap import Instruction, Program
 from exonet.filters.outline import SIZE, Hole, Outline, Unsuited, outline, telling
+from exonet.filters.ranged import FEWEST, Range, as_values, outlines_of
 from exonet.filters.steps import MAX_TRIED_STEPS, Undecomposable
 from exonet.filters.uses import Values
 from exonet.filters.walk import Walk
@@ -114,6 +115,7 @@ class Template:
     places: tuple[tuple[int, int, int], ...]  # of the holes: first byte, end, shift
     outlines: tuple[Outline, ...]
     length: int  # of the program, in bytes
+    range: Range | None = None
 
     @classmethod
     def of(cls, code: bytes, form: Mask, values: Values, found: Sequence[Conjunct]) -> "Template":
@@ -131,19 +133,44 @@ class Template:
             len(code),
         )
 
+    def with_range(self, code: bytes, pairs: dict[int, int]) -> "Template":
+        """Of the programs that have ranges where this one's have values, as `code` has. Unsuited where not."""
+        form = self.form
+        found, outlines = outlines_of(self.outlines, form.holes, pairs)
+        ends = [(found.low, found.high), *found.followers]
+        if any(at in (pair.one, pair.other) for pair in form.unlike for at, _ in ends):
+            raise Unsuited
+        if any(any(code[at + found.size : at + 4]) for pair in ends for at in pair):
+            raise Unsuited  # an end beyond the field
+        mask = form.mask
+        for at in (each for pair in ends for each in pair):
+            mask &= ~(found.most << 8 * at)
+        firsts, lasts = ({pair[end] for pair in ends} for end in (0, 1))
+        own = [(found.low, each) for each in firsts if each != found.low]
+        own += [(found.high, each) for each in lasts if each != found.high]
+        followers = {follower for follower in form.followers if follower[0] not in firsts}
+        followers |= {(at, at + found.size, follower) for at, follower in own}
+        ranged = replace(
+            form, mask=mask, rest=int.from_bytes(code, "little") & mask, followers=tuple(sorted(followers))
+        )
+        return replace(self, form=ranged, outlines=outlines, range=found)
+
     @property
     def holes(self) -> tuple[Hole, ...]:
         return self.form.holes
 
     def fits(self, code: bytes, number: int) -> bool:
         """number: the code as one, the lowest byte first."""
-        if not self.form.fits(code, number):
+        if not self.form.fits(code, number) or (self.range is not None and not self.range.fits(code)):
             return False
         return not self.barred or not any(code[at:end] in ends for at, end, ends in self.barred)
 
     def varied(self, code: bytes, chosen: random.Random, special: bool = False) -> bytes:
         """The program with other values in its holes, as they fit; special: zero and all ones, where they may be."""
         other = bytearray(self.form.varied(code, chosen))
+        if self.range is not None:
+            low = chosen.randint(FEWEST, self.range.most - 2 * FEWEST)
+            self.range.put(other, low, chosen.randint(low + FEWEST, self.range.most - FEWEST))
         for hole in self.holes if special else ():
             before = bytes(other)
             self.form.put(other, hole, chosen.choice((0, hole.lane.mask)))
@@ -158,9 +185,16 @@ class Template:
         big: Literal["big"] = "big"
         return [int.from_bytes(code[at:end], big) << shift for at, end, shift in self.places]
 
+    def source(self, code: bytes) -> bytes:
+        """What moulds copy from: the program, and behind it the breadth where a range decides on that."""
+        return code if self.range is None else code + self.range.breadth_of(code).to_bytes(4, "little")
+
     def fill(self, code: bytes) -> tuple[Conjunct, ...]:
         bits = self.bits(code)
-        return tuple([outline.filled(bits) for outline in self.outlines])
+        if self.range is None:
+            return tuple([outline.filled(bits) for outline in self.outlines])
+        span, breadth = self.range.ends(code), self.range.breadth_of(code)
+        return tuple([outline.filled(bits, span, breadth) for outline in self.outlines])
 
 
 def _ends(hole: Hole) -> frozenset[bytes]:
@@ -228,14 +262,26 @@ class Templates:
         found = self._decompose(walk)
         if walk.steps.taken > MAX_TRIED_STEPS:
             return Filled(code, None, found)
-        form = Mask.of(code, walk.uses.values([instruction.k for instruction in program.instructions]))
-        if not form.holes or not self._has_room(kind, form):
-            return Filled(code, None, found)
-        made = self._made(code, form)
+        made = self._learnt(kind, program, walk)
         if made is None or not self._holds(made, code, found):
             return Filled(code, None, found)
         self._keep(kind, made)
         return Filled(code, made if made.fits(code, number) else None, found)
+
+    def _learnt(self, kind: bytes, program: Program, walk: Walk) -> Template | None:
+        """From the program, or from the one that has values where it has ranges."""
+        code, pairs = as_values(program.instructions)
+        try:
+            if pairs:
+                walk = Walk(_instructions(code))
+                self._decompose(walk)
+            form = Mask.of(code, walk.uses.values([instruction.k for instruction in _instructions(code)]))
+            if not form.holes or not self._has_room(kind, form):
+                return None
+            made = self._made(code, form)
+            return made.with_range(program.code, pairs) if made and pairs else made
+        except (Undecomposable, Unsuited):
+            return None
 
     def _has_room(self, kind: bytes, form: Mask) -> bool:
         """For one that has more holes than the least of those kept, there is."""

@@ -32,7 +32,7 @@ LLC_KINDS = frozenset(("i", "s", "u", "rr", "rnr", "rej", "ui", "ua", "disc", "d
 JOINING = ("and", "or", "not")
 WORD = re.compile(r"[\w.:\-\\]+")
 NUMBER = re.compile(
-    r"\d+([.]\d+){0,3}|0[xX][0-9a-fA-F]+|\d*[:-]\d+|([0-9a-fA-F]{1,2}[:.-]){5}[0-9a-fA-F]{1,2}"
+    r"\d+([.]\d+){0,3}(/\d+)?|0[xX][0-9a-fA-F]+|\d*[:-]\d+|([0-9a-fA-F]{1,2}[:.-]){5}[0-9a-fA-F]{1,2}"
     r"|([0-9a-fA-F]{4}[.]){2}[0-9a-fA-F]{4}|[0-9a-fA-F]{12}"
 )
 SERVICE = ("port", "portrange", "proto", "protochain")
@@ -53,8 +53,9 @@ class Names:
         """
         safe, number = self._safe, NUMBER.fullmatch
         for part in text.split():
-            if part not in safe and not part.isdecimal() and not number(part) and not _is_ip6(part):
-                break
+            if part in safe or part.isdecimal() or number(part.strip("()")) or _is_ip6(part):
+                continue
+            break
         else:
             return
         _refuse(text, text)

@@ -13,6 +13,7 @@ from typing import Any
 
 from exonet.filters.mould import Mould, pins
 from exonet.filters.outline import Hole
+from exonet.filters.span import log2_fixed
 from exonet.filters.template import Filled, Template
 from exonet.kernel.claim import Claim
 from exonet.kernel.prepared import Box, Prepared
@@ -30,18 +31,18 @@ LETTERS = {1: "B", 2: "H", 4: "I"}
 class Cast(Prepared):
     """A filter by its pattern. Its conjuncts are made when somebody asks for them."""
 
-    __slots__ = ("_filled", "_moulds")
+    __slots__ = ("_filled", "_pattern")
 
-    def __init__(self, text: str, filled: Filled, pattern: "Pattern", claims: tuple[Claim, ...]) -> None:
+    def __init__(self, text: str, filled: Filled, pattern: "Pattern", claims: tuple[Claim, ...], high: float) -> None:
         self.text = text
         self.claims = claims
         self.count = len(pattern.moulds)
         self.shapes = pattern.shapes
-        self.high = pattern.high
+        self.high = high
         self.likely = None
         self._boxes = None
         self._filled = filled
-        self._moulds = pattern.moulds
+        self._pattern = pattern
 
     @property
     def conjuncts(self) -> tuple[Any, ...]:
@@ -49,19 +50,20 @@ class Cast(Prepared):
 
     def boxes(self) -> tuple[Box, ...]:
         if self._boxes is None:
-            code = self._filled.code
-            self._boxes = tuple([(mould.cast(code), mould.groups) for mould in self._moulds])
+            source = self._pattern.source(self._filled.code)
+            self._boxes = tuple([(mould.cast(source), mould.groups) for mould in self._pattern.moulds])
         return self._boxes
 
 
 class Pattern:
     """models: the claims of one filter of the template, by which those of others are made."""
 
-    __slots__ = ("_bits", "_excludes", "_parts", "high", "moulds", "shapes")
+    __slots__ = ("_bits", "_excludes", "_parts", "_range", "_units", "high", "moulds", "shapes", "source")
 
     def __init__(self, template: Template, moulds: Sequence[Mould], models: Sequence[Claim]) -> None:
         self.moulds = tuple(moulds)
         self.shapes = tuple(dict.fromkeys(claim.shape for claim in models))
+        self.source = template.source
         self._bits = template.bits
         single = [place for place, mould in enumerate(moulds) if not mould.groups]
         self.high = sum(models[place].high for place in single)
@@ -72,20 +74,41 @@ class Pattern:
             parts.append((place, models[place], *_values(template, place, models[place]), exclusions))
         self._parts = tuple(parts)
         self._excludes = any(exclusions for *_, exclusions in parts)
+        self._range = template.range
+        self._units = [_unit(models[place]) for place in single] if template.range else []
 
     def prepared(self, text: str, filled: Filled) -> Prepared:
         code = filled.code
+        if self._range is None:
+            return Cast(text, filled, self, tuple(self._claims(filled, None)), self.high)
+        low, high = self._range.ends(code)
+        claims, size, width = self._claims(filled, (low, high)), high - low + 1, log2_fixed(high - low + 1)
+        for claim, (least, most, rank) in zip(claims, self._units, strict=True):
+            claim.low, claim.high, claim.rank = least * size, most * size, rank + width
+        return Cast(text, filled, self, tuple(claims), sum(claim.high for claim in claims))
+
+    def _claims(self, filled: Filled, span: tuple[int, int] | None) -> list[Claim]:
+        """span: the range's; None: each has its own."""
+        code, claims = filled.code, []
         bits = self._bits(code) if self._excludes else ()
-        claims = []
         for place, model, known, puts, exclusions in self._parts:
             values = list(known)
             for which, shift, unpack, pack in puts:
                 values[which] |= int.from_bytes(pack(*unpack(code)), "little") << shift
-            prefix = self.moulds[place].prefix
-            span = prefix.span(code) if prefix is not None else model.span
+            own = span
+            if own is None:
+                prefix = self.moulds[place].prefix
+                own = prefix.span(code) if prefix is not None else model.span
             excluded = exclusions(bits) if exclusions else model.excluded
-            claims.append(model.like(tuple(values), span, excluded, (filled, place)))
-        return Cast(text, filled, self, tuple(claims))
+            claims.append(model.like(tuple(values), own, excluded, (filled, place)))
+        return claims
+
+
+def _unit(model: Claim) -> tuple[float, float, int]:
+    """The bounds of a claim's volume for each value of its span, powers of two, and its rank for one value."""
+    low, high = model.span or (0, 0)
+    size = high - low + 1
+    return model.low / size, model.high / size, model.rank - log2_fixed(size)
 
 
 def _values(template: Template, place: int, model: Claim) -> tuple[tuple[int, ...], tuple[_Put, ...]]:
@@ -175,6 +198,6 @@ class Patterns:
 
     def _made(self, template: Template, filled: Filled) -> Pattern | None:
         moulds = Mould.all_of(template, filled.code)
-        if moulds is None:
+        if moulds is None or (template.range is not None and template.range.excluded):
             return None
         return Pattern(template, moulds, [self._claim(conjunct) for conjunct in template.fill(filled.code)])

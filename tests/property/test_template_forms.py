@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tests.property.test_templates import as_walked
 
-#: h: a host, n: a network of 24 bits, m: one of 12, p: a port, e: an Ethernet address.
+#: h: a host, n: a network of 24 bits, m: one of 12, p: a port, e: an Ethernet address,
+#: r: a range of ports.
 FORMS = (
     *("host {h}", "src host {h}", "net {n}", "src net {m}", "host {h} and host {h}", "src host {h} or src host {h}"),
     *("host {h} or host {h}", "src host {h} and dst host {h}", "net {n} or net {n}", "net {n} and not host {h}"),
@@ -31,13 +32,24 @@ FORMS = (
         "tcp dst port {p} or (tcp dst port {p} and src host {h})",
         "ip src net {n} or (ip src host {h} and udp port {p})",
     ),
+    *("udp dst portrange {r}", "tcp portrange {r}", "ip and udp src portrange {r}", "vlan and tcp dst portrange {r}"),
+    *("tcp dst portrange {r} and dst host {h}", "ip src host {h} and tcp and dst portrange {r} and not src port {p}"),
+    *(
+        "tcp dst portrange {r} or udp dst port {p}",
+        "tcp dst portrange {r} or tcp dst port {p}",
+        "not udp portrange {r}",
+    ),
+    *("tcp src portrange {r} and dst portrange {r}", "ip[2:2] >= {p} and ip[2:2] <= {p}", "not tcp dst portrange {r}"),
+    *("ip and (tcp dst portrange {r} or tcp dst portrange {r})", "ip6 and udp dst portrange {r} and not src port {p}"),
 )
-ONE_OF = {"h": 32, "n": 24, "m": 12, "p": 16, "e": 48}
+ONE_OF = {"h": 32, "n": 24, "m": 12, "p": 16, "r": 32, "e": 48}
 
 
 def written(kind: str, value: int) -> str:
     if kind == "p":
         return str(value)
+    if kind == "r":
+        return f"{value >> 16}-{value & 65535}"
     if kind == "e":
         return value.to_bytes(6, "big").hex(":")
     width = ONE_OF[kind]
@@ -45,8 +57,19 @@ def written(kind: str, value: int) -> str:
     return address if kind == "h" else f"{address}/{width}"
 
 
+@st.composite
+def ranges(draw: st.DrawFn, last: int) -> int:
+    """Of any size, small, or a prefix; or with an end of the last one; now and then with the greater end first."""
+    low = draw(st.one_of(values("p", last >> 16), st.sampled_from((256, 1024, 4096, 32768))))
+    size = draw(st.one_of(st.integers(0, 5), st.sampled_from((8, 256, 4096, 32768)), st.integers(1, 65535)))
+    high = draw(st.sampled_from((min(low + size, 65535), min(low + size - 1, 65535), last & 65535)))
+    return low << 16 | max(high, 0)
+
+
 def values(kind: str, last: int) -> st.SearchStrategy[int]:
     """Numbers of that kind, some of them close to the last one."""
+    if kind == "r":
+        return st.one_of(ranges(last), ranges(last), st.integers(0, (1 << 32) - 1))
     most = (1 << ONE_OF[kind]) - 1
     near = st.one_of(
         st.integers(0, ONE_OF[kind] - 1).map(lambda bit: last ^ 1 << bit),
