@@ -236,6 +236,7 @@ class Templates:
         self._decompose = decompose
         self._known: dict[bytes, list[Template]] = {}
         self._count = 0
+        self._vain: dict[bytes, int] = {}  # how often one was tried in vain
 
     def conjuncts(self, program: Program) -> tuple[Conjunct, ...]:
         """Of libpcap's program. Raises what the slow way does."""
@@ -260,7 +261,7 @@ class Templates:
         number, kind = int.from_bytes(code, "little"), _kind(code)
         walk = Walk(program.instructions)
         found = self._decompose(walk)
-        if walk.steps.taken > MAX_TRIED_STEPS:
+        if walk.steps.taken > MAX_TRIED_STEPS or self._vain.get(kind, 0) >= MOST_ALIKE:
             return Filled(code, None, found)
         made = self._learnt(kind, program, walk)
         if made is None or not self._holds(made, code, found):
@@ -278,6 +279,9 @@ class Templates:
             form = Mask.of(code, walk.uses.values([instruction.k for instruction in _instructions(code)]))
             if not form.holes or not self._has_room(kind, form):
                 return None
+            if len(self._vain) >= KEPT:
+                self._vain.clear()
+            self._vain[kind] = self._vain.get(kind, 0) + 1  # as long as nothing comes of it
             made = self._made(code, form)
             return made.with_range(program.code, pairs) if made and pairs else made
         except (Undecomposable, Unsuited):
@@ -290,6 +294,7 @@ class Templates:
 
     def _keep(self, kind: bytes, made: Template) -> None:
         """Those with the most holes first."""
+        self._vain.pop(kind, None)
         if self._count >= KEPT:
             self._known.clear()
             self._count = 0

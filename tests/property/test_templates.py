@@ -219,6 +219,14 @@ def test_the_usual_forms_are_walked_once(form: str) -> None:
     assert slow.walks == (4 if "range" in form else 3)  # the walk, with a value for the range, and two trials
 
 
+def test_a_form_is_not_tried_in_vain_for_ever() -> None:
+    slow = Counting()
+    templates = Templates(slow)
+    for low in range(1000, 1100):
+        compile_filter(f"tcp dst portrange {low}-3000 or udp dst port 5", templates)
+    assert not templates._known and slow.walks == 3 * 16 + 84
+
+
 def test_a_form_whose_values_matter_makes_few_templates() -> None:
     slow = Counting()
     templates = Templates(slow)
