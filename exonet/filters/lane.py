@@ -69,9 +69,9 @@ def lane_of(value: Value) -> Lane | None:
     return lane if plain else None
 
 
-def in_general_position(lane: Lane, a: int, b: int) -> bool:
-    """Do two values of the lane differ by two bits at least, and are they no neighbours? Then no conjunct's sibling is
-    the other's, and no run of values reaches from one to the other.
+def in_general_position(a: int, b: int, low: int) -> bool:
+    """Do two values of a lane differ by two bits at least, and are they no neighbours? Then no conjunct's sibling is
+    the other's, and no run of values reaches from one to the other. low: how far up the lane's lowest bit is.
     """
     differing = a ^ b
-    return differing & differing - 1 != 0 and abs((a >> lane.low) - (b >> lane.low)) > CLOSE
+    return differing & differing - 1 != 0 and not -CLOSE <= (a >> low) - (b >> low) <= CLOSE

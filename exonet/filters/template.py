@@ -16,10 +16,10 @@ import random
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from exonet.filters.conjunct import Conjunct
-from exonet.filters.lane import CLOSE, in_general_position
+from exonet.filters.lane import CLOSE, Lane, in_general_position
 from exonet.filters.libpcap import Instruction, Program
 from exonet.filters.outline import SIZE, Hole, Outline, Unsuited, outline, telling
 from exonet.filters.ranged import FEWEST, Range, as_values, outlines_of
@@ -37,18 +37,18 @@ MOST_ALIKE = 16
 DRAWN = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Unlike:
-    """Two constants that must be in general position: where they are, and the hole that one of them is."""
+class Unlike(NamedTuple):
+    """Two constants that must be in general position: where each begins and ends, and how far up its lowest bit is."""
 
-    hole: Hole
     one: int
+    end: int
     other: int
+    other_end: int
+    low: int
 
-    def holds(self, code: bytes) -> bool:
-        size = self.hole.lane.size
-        a, b = code[self.one : self.one + size], code[self.other : self.other + size]
-        return in_general_position(self.hole.lane, int.from_bytes(a, "little"), int.from_bytes(b, "little"))
+    @classmethod
+    def of(cls, one: int, other: int, lane: Lane) -> "Unlike":
+        return cls(one, one + lane.size, other, other + lane.size, lane.low)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +81,7 @@ class Mask:
             int.from_bytes(code, "little") & mask,
             holes,
             tuple({(hole.at, hole.end, follower): None for hole in holes for follower in hole.followers}),
-            tuple(Unlike(by_place.get(one) or by_place[other], one, other) for one, other in pairs),
+            tuple(Unlike.of(one, other, (by_place.get(one) or by_place[other]).lane) for one, other in pairs),
         )
 
     def fits(self, code: bytes, number: int) -> bool:
@@ -91,7 +91,13 @@ class Mask:
         for at, end, follower in self.followers:
             if code[follower : follower + end - at] != code[at:end]:
                 return False
-        return all(unlike.holds(code) for unlike in self.unlike) if self.unlike else True
+        number_of = int.from_bytes
+        for one, end, other, other_end, low in self.unlike:
+            if not in_general_position(
+                number_of(code[one:end], "little"), number_of(code[other:other_end], "little"), low
+            ):
+                return False
+        return True
 
     def varied(self, code: bytes, chosen: random.Random) -> bytes:
         """The program with other values in its holes, none of them near an end of its field."""

@@ -114,7 +114,7 @@ class Uses:
                 both = found[one.pc] | found[other.pc]
                 for pc in both:
                     found[pc] = both
-            elif in_general_position(lane, a, b) and cut.isdisjoint({one.pc, other.pc}):
+            elif in_general_position(a, b, lane.low) and cut.isdisjoint({one.pc, other.pc}):
                 unlike.append((one.pc, other.pc))
             else:
                 fixed |= {one.pc, other.pc}
