@@ -63,6 +63,20 @@ def either_way(number: int) -> str:
     return f"host 172.16.{number >> 8 & 255}.{number & 255} and port {1024 + number % 50_000}"
 
 
+def source_host(number: int) -> str:
+    """Whichever protocol it sends by: IPv4, ARP and RARP."""
+    return f"src host 172.16.{number >> 8 & 255}.{number & 255}"
+
+
+def two_ports(number: int) -> str:
+    return f"tcp dst port {1024 + number % 30_000} or tcp dst port {35_000 + number % 30_000}"
+
+
+def any_range(number: int) -> str:
+    """A ragged range of UDP ports."""
+    return f"udp dst portrange {1024 + number % 30_000}-{35_000 + number % 30_000}"
+
+
 def port_range(number: int) -> str:
     """A ragged range of six ports; they are used up after 10,900."""
     return f"ip and udp dst portrange {6 * number + 1}-{6 * number + 5}"
@@ -88,6 +102,16 @@ TEXTS = (
     ("TCP IPv4 4-tuple", connected, True),
     ("UDP listener", listener, True),
     ("TCP IPv6 4-tuple", connected6, True),
+)
+
+
+#: Filters that are made ready to be bound from text, and whether that has a target. They overlap, or take more than the
+#: desk's region.
+READY = (
+    ("host and port", either_way, False),
+    ("source host", source_host, True),
+    ("two ports", two_ports, True),
+    ("port range", any_range, True),
 )
 
 
@@ -191,11 +215,13 @@ def bind(context: Context) -> Iterator[Figure]:
         yield from ready(desk, rounds)
 
     def ready(desk: Desk, rounds: int) -> Iterator[Figure]:
-        more = []
-        for turn, _ in enumerate(context.repeat()):
-            written = [either_way(turn * rounds + number) for number in range(rounds)]
-            more.append(prepared(desk, written) - compiled(written))
-        yield Figure("ready from text beyond libpcap's compile, host and port", "us", tuple(more))
+        for name, text, aimed in READY:
+            more = []
+            for turn, _ in enumerate(context.repeat()):
+                written = [text(turn * rounds + number) for number in range(rounds)]
+                more.append(prepared(desk, written) - compiled(written))
+            target = Target(20, at_most=True) if aimed else None
+            yield Figure(f"ready from text beyond libpcap's compile, {name}", "us", tuple(more), target)
 
     def several(desk: Desk) -> Iterator[Figure]:
         desks, rounds = _desks(desk), context.size(2_000, 24)
