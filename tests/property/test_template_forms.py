@@ -34,11 +34,7 @@ FORMS = (
     ),
     *("udp dst portrange {r}", "tcp portrange {r}", "ip and udp src portrange {r}", "vlan and tcp dst portrange {r}"),
     *("tcp dst portrange {r} and dst host {h}", "ip src host {h} and tcp and dst portrange {r} and not src port {p}"),
-    *(
-        "tcp dst portrange {r} or udp dst port {p}",
-        "tcp dst portrange {r} or tcp dst port {p}",
-        "not udp portrange {r}",
-    ),
+    *("tcp dst portrange {r} or udp dst port {p}", "tcp dst portrange {r} or tcp dst port {p}"),
     *("tcp src portrange {r} and dst portrange {r}", "ip[2:2] >= {p} and ip[2:2] <= {p}", "not tcp dst portrange {r}"),
     *("ip and (tcp dst portrange {r} or tcp dst portrange {r})", "ip6 and udp dst portrange {r} and not src port {p}"),
 )
