@@ -299,4 +299,11 @@ ip net 10.1.0.0/16 and not (tcp port 22 or udp portrange 5000-6000)
 ip6 proto 44
 ip6[6] = 44 and ip6[40] = 17
 ip6[6] = 44 and ip6[42:2] & 0xfff8 = 0
+10 - ip[1] = 5
+100/ip[2] = 4
+1 << ip[1] = 4
+100 % ip[1] = 1
+64 >> (ip[0] & 7) = 2
+100 - (ip[0] & 15) = 95
+ip[1] = 5 and ip[1]/ip[2] = 1
 """.strip().splitlines()

@@ -247,7 +247,7 @@ class Walk:
         if a.is_constant and not x.is_constant and operation in ("add", "and", "or", "xor", "mul"):
             left, right = state.x, a
         if not right.is_constant:
-            narrow, wide = sorted((v for v in (a, x) if not v.is_constant), key=lambda v: v.width)
+            narrow, *_, wide = sorted((v if not v.is_constant else x for v in (a, x)), key=lambda v: v.width)
             behind = _ip4_header(narrow._replace(addend=0)) is not None and MAX_OFFSET < wide.width <= MAX_TRIED
             if narrow.width > MAX_SPLIT or behind:  # behind options: a shape for each pair of lengths
                 return self._lost(state, operation, by_x)
