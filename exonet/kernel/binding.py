@@ -208,7 +208,8 @@ class Bindings:
         index = self._claims.get(candidate.port)
         if index is None:
             return {}
-        near = index.near(candidate.filter.claims)
+        key = ("near", candidate.port, index.changes, candidate.text)
+        near = self._filters.studies.once(key, lambda: index.near(candidate.filter.claims))
         if not near:
             return {}
         nested: list[tuple[Binding, Standing]] = []
@@ -217,9 +218,10 @@ class Bindings:
             if near[other]:
                 self._consent(candidate, other, consents)
                 continue
-            found = quick(candidate.filter, other.filter)
+            hurried = self._filters.studies.hurried
+            found = None if hurried else quick(candidate.filter, other.filter)
             if found is None:
-                hard += 1
+                hard += not hurried
                 if hard > MOST_EXACT:
                     raise ExhaustedError(
                         f"filter {quoted(candidate.text)}: more than {MOST_EXACT} bindings, {other} the last, would "

@@ -183,12 +183,15 @@ class Claims:
     def __init__(self) -> None:
         self._groups: dict[Kind, _Group] = {}
         self._idle: dict[Kind, None] = {}
+        self.changes = 0
 
     def add(self, owner: Owner) -> None:
+        self.changes += 1
         for claim in owner.claims:
             self._group(claim.kind).add((owner, claim))
 
     def remove(self, owner: Owner) -> None:
+        self.changes += 1
         for claim in owner.claims:
             group = self._groups[claim.kind]
             group.remove((owner, claim))
@@ -204,6 +207,8 @@ class Claims:
         for claim in claims:
             for meeting in self._group(claim.kind).meetings.values():
                 for owner, other in meeting.met(claim):
+                    if not single and owner in found:
+                        continue
                     if meeting.around and other.rank < claim.rank and claim.low > owner.high and claim.spans(other):
                         continue  # strictly inside, and asked first
                     found[owner] = (

@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from exonet.errors import ExhaustedError
 from exonet.kernel.prepared import Prepared
-from exonet.kernel.standing import SMALL_PAIRS, Filters, Pair, Standing
+from exonet.kernel.standing import Filters, Pair, Standing
 from exonet.wording import quoted
 
 __all__ = ["Nester", "breadth_between"]
@@ -86,8 +86,7 @@ class Nester(Generic[Bound]):
     def _ties(self, candidate: Bound, other: Bound, pairs: Sequence[Pair], how: str) -> bool:
         tied = self._filters.tied
         key = ("ties", how, candidate.filter.text, other.filter.text)
-        small = _number(pairs) <= SMALL_PAIRS
-        return self._filters.studies.find(key, lambda: any(tied(*pair) for pair in pairs), small=small)
+        return bool(pairs) and self._filters.studies.find(key, lambda: any(tied(*pair) for pair in pairs))
 
     def _breadth(self, binding: Bound) -> int:
         return self._filters.breadth(binding.filter.conjuncts) if binding.breadth is None else binding.breadth
@@ -102,14 +101,10 @@ class Nester(Generic[Bound]):
         placed = [(self._placed(winner, inner), self._placed(loser, outer)) for inner, outer in pairs]
         work = partial(_separated, self._filters, placed)
         try:
-            return self._filters.studies.find(key, work, small=_number(pairs) <= SMALL_PAIRS, weigh=len)
+            return self._filters.studies.find(key, work, weigh=len)
         except ExhaustedError as error:
             who = str(winner) if winner.serial else f"filter {quoted(winner.filter.text)}"
             raise ExhaustedError(f"{who}: {error}") from None
-
-
-def _number(pairs: Sequence[Pair]) -> int:
-    return sum(len(inner) * len(outer) for inner, outer in pairs)
 
 
 def _separated(filters: Filters, pairs: Sequence[Pair]) -> Sequence[Any]:

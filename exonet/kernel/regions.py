@@ -34,15 +34,16 @@ from exonet.kernel.claim import Claim, Kind
 from exonet.kernel.names import Names
 from exonet.kernel.pattern import Patterns
 from exonet.kernel.prepared import Box, Prepared
-from exonet.kernel.standing import SMALL_PAIRS
 from exonet.kernel.studies import Studies
 from exonet.wording import shown
 
 __all__ = ["Regions"]
 
 REMEMBERED = 512
-#: Characters of a text that libpcap compiles within 2 ms, whatever it says; its optimiser is more than quadratic.
-QUICK_TEXT = 160
+#: So many pairs of claims are compared without a study.
+COVERED_AT_ONCE = 512
+#: Characters of a text that libpcap compiles within some 4 ms, whatever it says; its optimiser is more than quadratic.
+QUICK_TEXT = 128
 DESTINATION = sum(255 << 8 * at for at in (12, 13, 20, 23, *range(30, 34), *range(38, 54)))
 IP6_FRAGMENT = 44
 IP4_HEADERS = (14, 18, 22)  # where an IPv4 header may begin: untagged, behind a tag, behind two or PPPoE
@@ -168,22 +169,10 @@ class Regions:
         """
         if outer is inner:
             return True
-        seen = len(inner.claims) == inner.count
-        for claim in inner.claims if seen else ():
-            if outer.likely is not None and outer.likely.contains(claim):
-                continue
-            for own in outer.claims:
-                if own.contains(claim):
-                    outer.likely = own
-                    break
-            else:
-                seen = False
-                break
-        if seen:
+        few = len(outer.claims) * len(inner.claims) <= COVERED_AT_ONCE
+        if few and _seen_to_cover(outer, inner):
             return True
-        small = len(outer.claims) * len(inner.claims) <= SMALL_PAIRS
-        work = partial(_covers, outer, inner)
-        return self.studies.find(("covers", outer.text, inner.text), work, small=small)
+        return self.studies.find(("covers", outer.text, inner.text), partial(_covers, outer, inner))
 
     def text_covers(self, outer: str, inner: str) -> bool:
         """Does every frame of `inner` match `outer`? For `capability.Authority`."""
@@ -251,8 +240,24 @@ def _weight(prepared: Prepared) -> int:
     return prepared.count
 
 
+def _seen_to_cover(outer: Prepared, inner: Prepared) -> bool:
+    """By masks and values: is each claim of the one within one of the other's?"""
+    if len(inner.claims) != inner.count:
+        return False
+    for claim in inner.claims:
+        if outer.likely is not None and outer.likely.contains(claim):
+            continue
+        for own in outer.claims:
+            if own.contains(claim):
+                outer.likely = own
+                break
+        else:
+            return False
+    return True
+
+
 def _covers(outer: Prepared, inner: Prepared) -> bool:
-    return Region(outer.conjuncts).covers(inner.conjuncts)
+    return _seen_to_cover(outer, inner) or Region(outer.conjuncts).covers(inner.conjuncts)
 
 
 def _outside(region: Prepared, wanted: Prepared) -> str:

@@ -9,6 +9,7 @@ call made again; what the environment asks meanwhile waits in its socket.
 A LibOS that does not read its replies, or sends what is no request, is at fault; MAX_FAULTS faults end it.
 """
 
+import contextlib
 import os
 import select
 import signal
@@ -33,7 +34,7 @@ from exonet.gate.protocol import (
 from exonet.kernel.cores import Cores
 from exonet.kernel.environment import Environment, Event
 from exonet.kernel.launcher import LibOSProcess
-from exonet.kernel.studies import Studies, Unready
+from exonet.kernel.studies import Needed, Studies, Unready
 from exonet.kernel.syscalls import Answer, Dispatcher
 from exonet.kernel.workshop import Workshop
 
@@ -62,6 +63,8 @@ class _Client:
     refilled: int
     resting: bool = False
     busy: bool = False
+    pending: Request | None = None
+    needed: Needed = field(default_factory=dict)
     fds: list[int] = field(default_factory=list)
 
 
@@ -138,7 +141,8 @@ class Server:
 
     def _requests(self, client: _Client) -> None:
         for _ in range(REQUESTS):
-            if not client.env.alive or client.busy or not self._afford(client):
+            self._resume(client)
+            if not client.env.alive or client.busy or client.pending or not self._afford(client):
                 return
             try:
                 message, _, flags, _ = client.control.recvmsg(MAX_MESSAGE)
@@ -164,13 +168,14 @@ class Server:
             self._fault(client, str(error))
             self._reply(client, encode_reply(error_reply(Op.EVENT, 0, error)))
             return
+        client.needed = {}
         self._handle(client, request)
 
     def _handle(self, client: _Client, request: Request) -> None:
         op, sequence = request.op, request.sequence
         answer, begin = Answer(), self._now()
         try:
-            with self._studies.impatient():
+            with self._studies.impatient(client.needed):
                 answer = self._dispatcher.handle(client.env, request)
             packed = encode_reply(Reply(op, sequence, Status.OK, answer.fields))
         except ProtocolError as error:
@@ -183,6 +188,7 @@ class Server:
             return
         finally:
             client.tokens -= (self._now() - begin) / TOKEN_NS
+        client.needed = {}
         if self._reply(client, packed, answer.fds) and op is Op.EXIT:
             self._end(client, _death(client.env.exit_status))
 
@@ -197,14 +203,22 @@ class Server:
 
     def _put_off(self, client: _Client, request: Request, work: Callable[[], object]) -> None:
         """Until `work` is done, the environment is not listened to; then the call is made again."""
-        client.busy = True
         self._epoll.unregister(client.control)
+        client.busy = True
         self._workshop.do(work, lambda _: self._take_up(client, request))
 
     def _take_up(self, client: _Client, request: Request) -> None:
-        client.busy = False
         if client.control.fileno() in client.fds:  # else it has ended
             self._epoll.register(client.control, select.EPOLLIN)
+            client.pending = request
+        client.busy = False
+        self._resume(client)
+
+    def _resume(self, client: _Client) -> None:
+        """The call that is to be made again, once it can be paid for."""
+        request = client.pending
+        if request is not None and client.env.alive and not client.resting and self._afford(client):
+            client.pending = None
             self._handle(client, request)
 
     def _send(self, env: Environment, packed: bytes, fds: tuple[int, ...] = ()) -> bool:
@@ -253,6 +267,7 @@ class Server:
             client.resting = False
             if client.env.alive:
                 self._epoll.modify(client.control.fileno(), select.EPOLLIN)
+                self._resume(client)
 
     # Output and death
 
@@ -300,7 +315,7 @@ class Server:
             self._forget(client, client.fds[-1])
 
     def _forget(self, client: _Client, fd: int) -> None:
-        if not (client.busy and fd == client.control.fileno()):
+        with contextlib.suppress(FileNotFoundError):  # it is not listened to just now
             self._epoll.unregister(fd)
         self._clients.pop(fd, None)
         client.fds.remove(fd)

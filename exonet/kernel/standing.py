@@ -21,10 +21,8 @@ __all__ = ["MOST_PAIRS", "Filters", "Standing", "clash", "exact", "quick", "stan
 
 #: So many pairs of conjuncts are looked at for two filters: a quarter of a second.
 MOST_PAIRS = 1 << 18
-#: So many are looked at without a study: two milliseconds.
-QUICK_PAIRS = 1 << 11
-#: The exact test of so many takes well under a millisecond.
-SMALL_PAIRS = 16
+#: So many are looked at without a study.
+QUICK_PAIRS = 256
 Pair = tuple[Sequence[Any], Sequence[Any]]
 
 
@@ -132,18 +130,17 @@ def _claimed(mine: Prepared, theirs: Prepared) -> Standing | None:
 
 def exact(filters: Filters, mine: Prepared, theirs: Prepared) -> Standing:
     """What the frames themselves say. ExhaustedError where that takes too long."""
-    pairs, both = len(mine.claims) * len(theirs.claims), len(mine.claims) + len(theirs.claims)
+    both = len(mine.claims) + len(theirs.claims)
     return filters.studies.find(
         ("standing", mine.text, theirs.text),
         partial(_exact, filters, mine, theirs),
-        small=pairs <= SMALL_PAIRS,
         weigh=lambda _: both,
     )
 
 
 def _exact(filters: Filters, mine: Prepared, theirs: Prepared) -> Standing:
     try:
-        found = _claimed(mine, theirs) if len(mine.claims) * len(theirs.claims) > QUICK_PAIRS else None
+        found = _claimed(mine, theirs)
         return _compared(filters, mine, theirs) if found is None else found
     except ExhaustedError as error:
         raise ExhaustedError(f"filter {quoted(mine.text)} and filter {quoted(theirs.text)}: {error}") from None

@@ -3,8 +3,11 @@
 
 What a text decomposes into, and how two filters lie, is a function of the texts alone, so it is found once, and may be
 found in any thread. To find it can take long; a system call of a LibOS must not (frames wait meanwhile). So within
-`impatient()` what is neither known nor small raises Unready with the work: the call changes nothing, the work is done
-in a workshop, and the call is made again. Elsewhere `find` does the work at once.
+`impatient()` what is not known raises Unready with the work: the call changes nothing, the work is done in a workshop,
+and the call is made again. Elsewhere `find` does the work at once.
+
+What has been found is remembered as long as there is room, and what a call needs until it is answered: however much
+that is, each time it is made again it comes further.
 """
 
 import threading
@@ -15,15 +18,17 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 from exonet.clock import monotonic_ns
-from exonet.errors import ExonetError
+from exonet.errors import ExhaustedError, ExonetError, KernelBug
 
-__all__ = ["Studies", "Unready"]
+__all__ = ["Needed", "Studies", "Unready"]
 
 Found = TypeVar("Found")
 
 #: How much is remembered, in conjuncts.
 ROOM = 1 << 14
-#: What is small is done within a system call for so long.
+#: So many studies may one call need.
+MOST_NEEDED = 1024
+#: For so long may a call do what takes a while without being a study.
 ALLOWANCE_NS = 1_000_000
 
 
@@ -35,57 +40,94 @@ class Unready(Exception):
         self.work = work
 
 
+class _Refusal:
+    """An error without what it drags along."""
+
+    def __init__(self, error: Exception) -> None:
+        self._kind = type(error) if isinstance(error, ExonetError) else KernelBug
+        self._text = str(error) if isinstance(error, ExonetError) else f"{type(error).__name__}: {error}"
+
+    @property
+    def error(self) -> ExonetError:
+        return self._kind(self._text)
+
+
+#: What a call has needed so far.
+Needed = dict[Hashable, Any]
+
+
 class Studies:
-    """Of one kernel. What has been found stays until there is no room; what was wrong is remembered, too."""
+    """Of one kernel. What was wrong is remembered, too."""
 
     def __init__(self) -> None:
         self._found: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._held = 0
         self._lock = threading.Lock()
-        self._until: int | None = None
+        self._needed: Needed | None = None
+        self._until = 0
 
     @contextmanager
-    def impatient(self) -> Iterator[None]:
-        """Within it, `find` raises Unready instead of taking long. For the kernel's thread."""
-        self._until = monotonic_ns() + ALLOWANCE_NS
+    def impatient(self, needed: Needed) -> Iterator[None]:
+        """Within it, `find` raises Unready instead of taking long. needed: empty for a new call, and the same each time
+        that it is made again. For the kernel's thread.
+        """
+        self._needed, self._until = needed, monotonic_ns() + ALLOWANCE_NS
         try:
             yield
         finally:
-            self._until = None
+            self._needed = None
 
-    def find(
-        self,
-        key: Hashable,
-        work: Callable[[], Found],
-        *,
-        small: bool = False,
-        weigh: Callable[[Found], int] = lambda _: 1,
-    ) -> Found:
-        """What `work` gives or raises (ExonetError), remembered as `key`. small: it takes well under a millisecond.
-        weigh: how many conjuncts it holds.
+    @property
+    def hurried(self) -> bool:
+        """Has an impatient call used up the time for what it might do itself?"""
+        return self._needed is not None and monotonic_ns() >= self._until
+
+    def find(self, key: Hashable, work: Callable[[], Found], *, weigh: Callable[[Found], int] = lambda _: 1) -> Found:
+        """What `work` gives or raises (ExonetError; anything else is a KernelBug), remembered as `key`. weigh: how many
+        conjuncts it holds.
         """
-        known = self._found.get(key)
-        if known is None:
-            study = partial(self._study, key, work, weigh)
-            if self._until is not None and not (small and monotonic_ns() < self._until):
-                raise Unready(study)
-            known = study()
-        found = known[0]
-        if isinstance(found, ExonetError):
-            raise found.with_traceback(None)
+        needed = self._needed
+        if needed is not None and key in needed:
+            found = needed[key]
+        elif (known := self._found.get(key)) is not None:
+            found = known[0]
+            if needed is not None:
+                needed[key] = found
+        elif needed is None:
+            found = self._study(key, work, weigh, {})
+        elif len(needed) >= MOST_NEEDED:
+            raise ExhaustedError(f"more than {MOST_NEEDED} filters would have to be made ready or compared for it")
+        else:
+            raise Unready(partial(self._study, key, work, weigh, needed))
+        if isinstance(found, _Refusal):
+            raise found.error
         return cast(Found, found)
 
+    def once(self, key: Hashable, work: Callable[[], Found]) -> Found:
+        """What `work` gives, which a call that is made again need not do again. What that depends on is in the key."""
+        needed = self._needed
+        if needed is None:
+            return work()
+        if key not in needed:
+            needed[key] = work()
+        return cast(Found, needed[key])
+
     def _study(
-        self, key: Hashable, work: Callable[[], Found], weigh: Callable[[Found], int]
-    ) -> tuple[Found | ExonetError, int]:
-        found: Found | ExonetError
-        try:
-            found = work()
-            weight = weigh(found)
-        except ExonetError as error:
-            found, weight = error, 1
-        self._keep(key, found, weight)
-        return found, weight
+        self, key: Hashable, work: Callable[[], Found], weigh: Callable[[Found], int], needed: Needed
+    ) -> Found | _Refusal:
+        known = self._found.get(key)  # somebody else may have asked, too
+        found: Found | _Refusal
+        if known is not None:
+            found = known[0]
+        else:
+            try:
+                found = work()
+                weight = max(weigh(found), 1)
+            except Exception as error:  # one text's failure, not the machine's
+                found, weight = _Refusal(error), 1
+            self._keep(key, found, weight)
+        needed[key] = found
+        return found
 
     def _keep(self, key: Hashable, found: Any, weight: int) -> None:
         """The oldest make room."""

@@ -79,8 +79,9 @@ class Workshop(Closing):
     def close(self) -> None:
         """Waits a little for the job under way, if there is one; those behind it are dropped. Idempotent."""
         if self._thread is not None:
-            while not self._wanted.empty():
-                self._wanted.get()
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self._wanted.get_nowait()
             self._wanted.put(None)
             self._thread.join(LEAVE_S)
             self._thread = None

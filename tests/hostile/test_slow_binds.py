@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
 """A LibOS that binds what takes long to compile, again and again: nobody's frames wait for it, and nobody's calls."""
 
+import gc
 import itertools
 import json
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 from exonet.clock import monotonic_ns
-from exonet.errors import ConflictError, FilterError
+from exonet.errors import ConflictError, ExhaustedError, FilterError, KernelBug
 from exonet.gate.protocol import Op, Reply, Request, Status, decode_reply, encode_request
 from exonet.hardware.nic import NicConfig
 from exonet.kernel import server as server_module
@@ -23,7 +25,7 @@ from exonet.kernel.environment import Environment, Mode
 from exonet.kernel.regions import QUICK_TEXT, Regions
 from exonet.kernel.server import TOKEN_NS, Server
 from exonet.kernel.standing import exact
-from exonet.kernel.studies import ALLOWANCE_NS, ROOM, Studies, Unready
+from exonet.kernel.studies import ALLOWANCE_NS, MOST_NEEDED, ROOM, Needed, Studies, Unready
 from exonet.trace import EventLog
 from exonet.wire.pcap import PcapWire
 from tests.fakes.captures import pcap
@@ -240,29 +242,69 @@ def test_found_once_and_what_is_wrong_is_remembered_too() -> None:
         assert len(error.traceback) < 5
 
 
+@pytest.mark.parametrize(
+    ("error", "kind", "says"),
+    [(FilterError("no"), FilterError, "^no$"), (ZeroDivisionError("by 0"), KernelBug, "^ZeroDivisionError: by 0$")],
+)
+def test_what_fails_is_that_text_s_failure_and_drags_nothing_along(
+    error: Exception, kind: type[Exception], says: str
+) -> None:
+    studies = Studies()
+    alive: list[weakref.ref[Regions]] = []
+
+    def work() -> int:
+        big = Regions()
+        alive.append(weakref.ref(big))
+        try:
+            raise ValueError(big)
+        except ValueError as reason:
+            raise type(error)(*error.args) from reason
+
+    for _ in range(3):
+        with pytest.raises(kind, match=says):
+            studies.find("a", work)
+    gc.collect()
+    assert len(alive) == 1 and alive[0]() is None
+
+
 def test_impatience_gets_the_work_and_not_the_wait() -> None:
     studies = Studies()
     done: list[int] = []
-    with studies.impatient():
-        with pytest.raises(Unready) as unready:
-            studies.find("a", lambda: done.append(1))
-        assert done == [] and studies.find("small", lambda: 7, small=True) == 7
+    needed: Needed = {}
+    with studies.impatient(needed), pytest.raises(Unready) as unready:
+        studies.find("a", lambda: done.append(1))
+    assert done == []
     unready.value.work()
-    with studies.impatient():
+    with studies.impatient(needed):
         studies.find("a", lambda: done.append(2))
     assert done == [1]
 
 
-def test_what_is_small_has_an_allowance(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_comes_further_each_time_however_little_is_remembered() -> None:
+    studies = Studies()
+    needed: Needed = {}
+    for tries in range(10):  # noqa: B007  # it is asked for below
+        try:
+            with studies.impatient(needed):
+                found = [studies.find(n, lambda n=n: n, weigh=lambda _: ROOM) for n in range(5)]
+            break
+        except Unready as unready:
+            unready.work()
+    assert (found, tries) == ([0, 1, 2, 3, 4], 5)
+    with studies.impatient(dict.fromkeys(range(MOST_NEEDED))), pytest.raises(ExhaustedError, match="more than 1024"):
+        studies.find("one more", lambda: 1)
+
+
+def test_an_impatient_call_has_an_allowance(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 10**12
     monkeypatch.setattr(studies_module, "monotonic_ns", lambda: now)
     studies = Studies()
-    with studies.impatient():
-        assert studies.find("a", lambda: 1, small=True) == 1
+    assert not studies.hurried
+    with studies.impatient({}):
+        assert not studies.hurried
         now += ALLOWANCE_NS
-        with pytest.raises(Unready):
-            studies.find("b", lambda: 2, small=True)
-        assert studies.find("a", lambda: 3, small=True) == 1
+        assert studies.hurried
+    assert not studies.hurried
 
 
 def test_the_oldest_make_room_by_weight() -> None:
@@ -277,9 +319,10 @@ def test_the_oldest_make_room_by_weight() -> None:
 
 def ready(regions: Regions, text: str) -> int:
     """How many studies it takes until the text is ready."""
+    needed: Needed = {}
     for count in itertools.count():
         try:
-            with regions.studies.impatient():
+            with regions.studies.impatient(needed):
                 regions.prepare(text)
             return count
         except Unready as unready:
@@ -317,8 +360,9 @@ def test_whatever_else_a_bind_has_to_find_out_is_a_study() -> None:
         lambda: regions.remedy(wide.text, "ip host 10.0.0.1"),
     )
     for ask in asks:
-        with regions.studies.impatient(), pytest.raises(Unready) as unready:
+        needed: Needed = {}
+        with regions.studies.impatient(needed), pytest.raises(Unready) as unready:
             ask()
         unready.value.work()
-        with regions.studies.impatient():
+        with regions.studies.impatient(needed):
             assert ask()
