@@ -97,12 +97,14 @@ class Share:
 
 
 def finish(machine: Machine, churner: Environment) -> None:
-    """Runs until the churner says that it is done."""
+    """Runs until the churner says that it is done, and what it has brought is compiled."""
     end = monotonic_ns() + PATIENCE_NS
     while not done(machine.environments.bindings.of(churner.number)):
         assert churner.alive, churner.end_reason
         assert monotonic_ns() < end, f"{len(machine.environments.bindings.of(churner.number))} bindings after 60 s"
         assert machine.run(machine.now() + LOOK_NS)
+    while machine.compiler is not None and machine.compiler.pending:
+        assert monotonic_ns() < end and machine.run(machine.now() + LOOK_NS)
 
 
 def counted(log: Path, churner: Environment) -> dict[str, int]:

@@ -164,4 +164,4 @@ def test_r04_a_union_may_be_all_of_what_each_of_its_parts_is_within(one, other, 
 @pytest.mark.parametrize("text", ["udp and greater 100", "ip[0] & 15 = 6 and ip[8] = 1", "udp and not greater 100"])
 def test_no_lower_bound_where_lengths_take_part(text):
     """A length on the wire and a header's length are not bits that frames have independently of all others."""
-    assert all(volume(conjunct)[0] == 0.0 for conjunct in REGIONS.compile(text).conjuncts)
+    assert all(volume(conjunct)[0] == 0.0 for conjunct in REGIONS.prepare(text).conjuncts)
