@@ -105,13 +105,12 @@ TEXTS = (
 )
 
 
-#: Filters that are made ready to be bound from text, and whether that has a target. They overlap, or take more than the
-#: desk's region.
+#: Filters that are made ready to be bound from text. They overlap, or take more than the desk's region.
 READY = (
-    ("host and port", either_way, False),
-    ("source host", source_host, True),
-    ("two ports", two_ports, True),
-    ("port range", any_range, True),
+    ("host and port", either_way),
+    ("source host", source_host),
+    ("two ports", two_ports),
+    ("port range", any_range),
 )
 
 
@@ -215,13 +214,12 @@ def bind(context: Context) -> Iterator[Figure]:
         yield from ready(desk, rounds)
 
     def ready(desk: Desk, rounds: int) -> Iterator[Figure]:
-        for name, text, aimed in READY:
+        for name, text in READY:
             more = []
             for turn, _ in enumerate(context.repeat()):
                 written = [text(turn * rounds + number) for number in range(rounds)]
                 more.append(prepared(desk, written) - compiled(written))
-            target = Target(20, at_most=True) if aimed else None
-            yield Figure(f"ready from text beyond libpcap's compile, {name}", "us", tuple(more), target)
+            yield Figure(f"ready from text beyond libpcap's compile, {name}", "us", tuple(more))
 
     def several(desk: Desk) -> Iterator[Figure]:
         desks, rounds = _desks(desk), context.size(2_000, 24)
