@@ -29,6 +29,8 @@ from exonet.filters.conjunct import (
 from exonet.filters.span import LENGTH_BITS
 
 QUOTA = 50_000
+#: So many holes are looked at in a step.
+LOOKED_AT = 8
 MAX_FRAME = 65535
 HEADER_LENGTHS = (20, *range(24, 64, 4), *range(0, 20, 4))
 
@@ -85,8 +87,8 @@ class _Budget:
     def __init__(self, steps: int) -> None:
         self._quota = self._left = steps
 
-    def spend(self) -> None:
-        self._left -= 1
+    def spend(self, steps: int = 1) -> None:
+        self._left -= steps
         if self._left < 0:
             raise ExhaustedError(
                 f"region check: more than {self._quota} steps; the filters cut each other up too finely"
@@ -112,14 +114,22 @@ def _bits_out(box: Box, hole: Box) -> Iterator[Box]:
             agreed = meet(agreed, {space: (bit, value & bit)})
 
 
-def _exits(piece: _Piece, hole: _Hole) -> list[_Piece] | None:
-    """The ways out of a hole; None where the piece is outside already."""
+def _ways(piece: _Piece, hole: _Hole) -> int | None:
+    """How many ways lead out of a hole; None where the piece is outside already."""
     if clash(piece.box, hole.box):
         return None
     if any(piece.high.get(space, MAX_FRAME + 1) <= need for space, need in hole.needs.items()):
         return None
     if any(within(piece.box, {space: (mask, value)}) for space, mask, value in hole.excluded):
         return None
+    known = piece.box
+    ways = sum((mask & ~known.get(space, (0, 0))[0]).bit_count() for space, (mask, _) in hole.box.items())
+    ways += sum(not clash(known, {space: (mask, value)}) for space, mask, value in hole.excluded)
+    return ways + sum(piece.low.get(space, 0) < need for space, need in hole.needs.items())
+
+
+def _exits(piece: _Piece, hole: _Hole) -> list[_Piece]:
+    """The ways out of a hole that the piece is not outside of."""
     exits = [replace(piece, box=box) for box in _bits_out(piece.box, hole.box)]
     exits += [found for term in hole.excluded if (found := piece.fixed(term))]
     exits += [found for space, need in hole.needs.items() if (found := piece.shorter(space, need))]
@@ -133,19 +143,20 @@ def _as_hole(term: Term) -> _Hole:
 
 def _search(piece: _Piece, holes: Sequence[_Hole], budget: _Budget) -> _Piece | None:
     """A piece of the piece outside of all holes."""
-    budget.spend()
+    budget.spend(1 + len(holes) // LOOKED_AT)
     left: list[_Hole] = []
-    best: list[_Piece] | None = None
+    best: _Hole | None = None
+    fewest = 0
     for hole in holes:
-        exits = _exits(piece, hole)
-        if exits is None:
+        ways = _ways(piece, hole)
+        if ways is None:
             continue
         left.append(hole)
-        if best is None or len(exits) < len(best):
-            best = exits
-            if not exits:
+        if best is None or ways < fewest:
+            best, fewest = hole, ways
+            if not ways:
                 return None
-    for found in best or ():
+    for found in _exits(piece, best) if best else ():
         answer = _search(found, left, budget)
         if answer is not None:
             return answer
