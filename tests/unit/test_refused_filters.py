@@ -124,7 +124,7 @@ def test_a_bind_request_of_a_hostile_libos(value: object) -> None:
     with pytest.raises(ProtocolError) as refusal:
         decode_request(encode_request(Op.BIND, 1, fields))
     said = str(refusal.value)
-    assert said.startswith("bind: filter ") and "must be printable text of at most 4096" in said
+    assert said.startswith("bind: filter ") and "must be printable text of at most 1024" in said
     assert said.isprintable() and len(said) <= LONGEST
 
 
