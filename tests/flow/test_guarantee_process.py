@@ -2,7 +2,6 @@
 """SEMANTICS R15 with a LibOS in a process of its own, on a real machine: asked, then taken from, then dead."""
 
 import importlib
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from exonet.kernel.abort import take
 from exonet.kernel.boot import LibOSSpec, Machine, MachineConfig
 from exonet.kernel.environment import Environment
 from exonet.kernel.revocation import ask
+from tests.fakes.printed import printed
 from tests.fakes.wire import ScriptWire
 
 PATIENCE_NS = 20_000_000_000
@@ -66,8 +66,7 @@ def until(machine: Machine, env: Environment, condition: Callable[[dict[str, Any
     """Serves until the LibOS says what is waited for."""
     end = monotonic_ns() + PATIENCE_NS
     while monotonic_ns() < end:
-        for line in env.output.decode().splitlines():
-            said: dict[str, Any] = json.loads(line)
+        for said in printed(env):
             if condition(said):
                 return said
         env.wake_up()

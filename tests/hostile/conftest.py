@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A kernel that really starts hostile processes: launcher and server over the fake machine."""
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from exonet.kernel.environment import Environment, Mode
 from exonet.kernel.launcher import Launcher, LibOSProcess
 from exonet.kernel.server import Server
 from tests.fakes.dispatcher import FakeKernel, make_kernel, open_fds
+from tests.fakes.printed import printed
 
 HERE = str(Path(__file__).parent)
 PATIENCE_NS = 20_000_000_000
@@ -65,11 +65,7 @@ class Lab:
 
 def last_line(env: Environment) -> dict[str, Any]:
     """The last line of JSON that a LibOS printed, {} where there is none."""
-    for line in reversed(env.output.decode(errors="replace").splitlines()):
-        if line.startswith("{") and line.endswith("}"):
-            found: dict[str, Any] = json.loads(line)
-            return found
-    return {}
+    return next(reversed(printed(env)), {})
 
 
 @pytest.fixture
