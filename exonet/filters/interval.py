@@ -44,9 +44,9 @@ class _Group:
 def with_intervals(
     conjuncts: Sequence[Conjunct], steps: Steps | None = None, notes: Notes | None = None
 ) -> list[Conjunct]:
-    """The same frames by fewer conjuncts, with intervals."""
-    made: list[Conjunct] = []
-    rest = list(conjuncts)
+    """The same frames by fewer conjuncts, with intervals; those that have one already stay."""
+    made = [conjunct for conjunct in conjuncts if conjunct.interval]
+    rest = [conjunct for conjunct in conjuncts if not conjunct.interval]
     again = True
     while again:
         candidates = _candidates(rest)

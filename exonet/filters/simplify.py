@@ -18,6 +18,7 @@ from exonet.filters.conjunct import ETHERNET_IP4, MAX_ATOMS, Conjunct, Term
 from exonet.filters.interval import with_intervals
 from exonet.filters.notes import Notes
 from exonet.filters.path import State
+from exonet.filters.span import Field, Interval
 from exonet.filters.steps import Steps, Undecomposable
 from exonet.filters.value import WORD, Value
 from exonet.filters.walk import Walk
@@ -99,6 +100,27 @@ def alternatives(value: Value, low: int, high: int) -> list[tuple[list[Term], li
     return [([term], []) for term in inside if term]
 
 
+def whole_range(path: State) -> tuple[State, Interval | None]:
+    """The path without the range of the most prefixes, and that one as an interval. Only of several: prefixes of two
+    fields are a product, and of one the next pass finds how they are best put together.
+    """
+    found: list[tuple[int, Value, Interval]] = []
+    for value, (low, high) in path.ranges.items() if len(path.ranges) > 1 else ():
+        field = Field(*value[:3])
+        _, covered, _ = field.term(field.most, 0)
+        known, _ = path.bits.get(field.space, (0, 0))
+        touched = any(space == field.space and mask & covered for space, mask, _ in path.excluded)
+        count = len(alternatives(value, low, high))
+        if count > 1 and value == Value(*field, field.most) and not touched and not known & covered:
+            found.append((count, value, Interval(field, low, min(high, field.most))))
+    if not found:
+        return path, None
+    _, value, interval = max(found, key=lambda each: each[0])
+    rest = path.constraints()
+    del rest.ranges[value]
+    return rest, interval
+
+
 def boxes(path: State) -> Iterator[tuple[dict[int, tuple[int, int]], tuple[Term, ...]]]:
     """The boxes of a path's known bits and ranges, with what each excludes."""
     if not path.ranges:
@@ -115,9 +137,12 @@ def boxes(path: State) -> Iterator[tuple[dict[int, tuple[int, int]], tuple[Term,
 def conjuncts_of(path: State, steps: Steps) -> Iterator[Conjunct]:
     """The conjuncts of one path."""
     at, ip4_bytes = path.ip4 or (ETHERNET_IP4, 0)
+    path, interval = whole_range(path)
     for bits, excluded in boxes(path):
         steps.take(STEPS_MADE + len(excluded))
-        conjunct = Conjunct.of(bits, excluded, frame_bytes=path.frame_bytes, ip4_bytes=ip4_bytes, ip4_at=at)
+        conjunct = Conjunct.of(
+            bits, excluded, interval=interval, frame_bytes=path.frame_bytes, ip4_bytes=ip4_bytes, ip4_at=at
+        )
         if conjunct is not None:
             yield from fit(conjunct, steps)
 
@@ -158,6 +183,7 @@ def narrowed_to(conjunct: Conjunct, term: Term, without: Term) -> Conjunct | Non
     return Conjunct.of(
         bits,
         (other for other in conjunct.excluded if other != without),
+        interval=conjunct.interval,
         frame_bytes=conjunct.frame_bytes,
         ip4_bytes=conjunct.ip4_bytes,
         ip4_at=conjunct.ip4_at,
@@ -213,7 +239,7 @@ def _structure(conjunct: Conjunct) -> tuple[Any, ...]:
 
 def _form(conjunct: Conjunct) -> tuple[object, ...]:
     masks = tuple((space, mask) for space, mask, _ in conjunct.box)
-    return masks, conjunct.excluded, conjunct.frame_bytes, conjunct.ip4_bytes, conjunct.ip4_at
+    return masks, conjunct.excluded, conjunct.frame_bytes, conjunct.ip4_bytes, conjunct.ip4_at, conjunct.interval
 
 
 def merge_siblings(

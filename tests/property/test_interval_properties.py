@@ -276,6 +276,31 @@ def test_the_pass_to_intervals_changes_no_frame(text: str, monkeypatch: pytest.M
     assert difference(after, before) is None
 
 
+RANGES_OF_TWO = (
+    "not udp portrange 100-200", "tcp and not portrange 64-1000", "not tcp portrange 6000-6008",
+    "udp src portrange 1-1000 and dst portrange 64-1023", "(src portrange 5-70 or len > 64) and dst portrange 6-1024",
+    "tcp src portrange 5-70 and dst portrange 6-1024 and not src port 64", "ip[2:2] > 70 and src portrange 5-70",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", RANGES_OF_TWO)
+def test_of_two_ranges_one_is_kept_whole(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exactly the frames, and no more conjuncts, than of prefixes of both; in a fraction of the steps."""
+    program = Libpcap().compile(text)
+    walk = Walk(program.instructions)
+    after = simplify.simplify(walk)
+    monkeypatch.setattr(simplify, "whole_range", lambda path: (path, None))
+    slow = Walk(program.instructions)
+    slow.steps.most = 1 << 20
+    before = simplify.simplify(slow)
+    assert len(after) <= len(before) and 3 * walk.steps.taken < slow.steps.taken
+    assert difference(before, after) is None and difference(after, before) is None
+    demux = Demux()
+    demux.bind(0, after)
+    wanted = [program.matches(*frame) for frame in EDGES]
+    assert [owner == 0 for owner in demux.classify(EDGES)] == wanted
+
+
 def test_r04_narrower_intervals_win_at_the_ports_edges() -> None:
     """`separate` where the inner is the larger interval of another field, and where both cut one."""
     outer = compile_filter("tcp dst portrange 1000-1003 or udp dst portrange 100-5000").conjuncts
