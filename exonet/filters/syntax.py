@@ -53,6 +53,15 @@ _IN_TEXT = {
 }
 
 
+def joins(text: str) -> int:
+    """How often a filter's text joins or negates conditions, or a little more: of these depends what it costs to
+    compile.
+    """
+    count = text.count
+    signs = count("|") + count("&") + count("!") - count("||") - count("&&")
+    return signs + count("and") + count("or") - count("port") + count("not")
+
+
 def to_pcap(source: str | Expression) -> str:
     """The pcap-filter text of a filter in either language. FilterError where a Python expression is none."""
     if isinstance(source, Expression):

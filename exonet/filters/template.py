@@ -31,6 +31,8 @@ __all__ = ["Filled", "Template", "Templates"]
 
 Decompose = Callable[[Walk], tuple[Conjunct, ...]]
 KEPT = 1024
+#: So many outlines are remembered, some 5 KiB each.
+ROOM = 8192
 #: So many of one operations and jumps: more of them would be of a form whose other constants are no holes.
 MOST_ALIKE = 16
 #: So often other values are drawn for a program.
@@ -236,12 +238,12 @@ class Filled:
 
 
 class Templates:
-    """The templates met so far, at most KEPT. `decompose`: the slow way."""
+    """The templates met so far, as long as there is room. `decompose`: the slow way."""
 
     def __init__(self, decompose: Decompose) -> None:
         self._decompose = decompose
         self._known: dict[bytes, list[Template]] = {}
-        self._count = 0
+        self._held = 0
         self._vain: dict[bytes, int] = {}  # how often one was tried in vain
 
     def conjuncts(self, program: Program) -> tuple[Conjunct, ...]:
@@ -301,16 +303,16 @@ class Templates:
     def _keep(self, kind: bytes, made: Template) -> None:
         """Those with the most holes first."""
         self._vain.pop(kind, None)
-        if self._count >= KEPT:
+        if self._held >= ROOM:
             self._known.clear()
-            self._count = 0
+            self._held = 0
         alike = self._known.get(kind, [])
         if len(alike) >= MOST_ALIKE:
+            self._held -= len(alike[-1].outlines)
             alike = alike[:-1]
-            self._count -= 1
         # A list of its own: another thread may go through the one that was there.
         self._known[kind] = sorted([*alike, made], key=lambda template: -len(template.holes))
-        self._count += 1
+        self._held += len(made.outlines)
 
     def _made(self, code: bytes, form: Mask) -> Template | None:
         """From the same program with values that are telling. None: what it does with its constants depends on their

@@ -86,11 +86,15 @@ class LibOSProcess:
         """Exit status, negative the signal; None while it runs."""
         return self._process.poll()
 
+    def signal(self) -> None:
+        """SIGKILL. Its pidfd is readable once it is dead."""
+        self._process.kill()
+
     def kill(self) -> None:
         """SIGKILL, reap, and give back descriptors and uid. Idempotent."""
         if self.pidfd < 0:
             return
-        self._process.kill()
+        self.signal()
         self._process.wait(timeout=10)
         os.close(self.pidfd)
         os.close(self.output_fd)

@@ -80,17 +80,20 @@ def _passes(part: str) -> bool:
 
 
 def _refuse(text: str, shown: str) -> None:
-    previous, service = "", False
-    for found in WORD.findall(text):
-        word = found.strip("-").lstrip("\\")
-        known = not word or word in KEYWORDS or NUMBER.fullmatch(word) or _is_ip6(word)
-        if not known and not (service and "." not in word) and not (previous == "llc" and word in LLC_KINDS):
+    previous, behind, service = "", 0, False
+    for found in WORD.finditer(text):
+        word, escaped = found[0].strip("-"), "\\" in found[0]
+        llc = previous == "llc" and not text[behind : found.start()].strip() and word in LLC_KINDS
+        number = NUMBER.fullmatch(word) or _is_ip6(word)
+        # What is escaped is a name, whatever it says: `ip proto \tcp`.
+        known = not escaped and (not word or word in KEYWORDS or number)
+        if not known and not llc and not (service and "." not in word):
             raise FilterError(
                 f"filter {quoted(shown)}: {quoted(word, LONGEST)} is a name: addresses must be given as numbers"
             )
-        if word in KEYWORDS and word not in JOINING:
+        if not escaped and word in KEYWORDS and word not in JOINING:
             service = word in SERVICE
-        previous = word
+        previous, behind = word, found.end()
 
 
 def _is_ip6(word: str) -> bool:

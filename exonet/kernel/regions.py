@@ -28,7 +28,7 @@ from exonet.filters.libpcap import Libpcap, Program
 from exonet.filters.mould import groups_only
 from exonet.filters.region import Example, Nesting, Region, Relation, difference, nesting, relation, separate
 from exonet.filters.remedy import remedy
-from exonet.filters.syntax import to_pcap
+from exonet.filters.syntax import joins, to_pcap
 from exonet.filters.template import Templates
 from exonet.kernel.claim import Claim, Kind
 from exonet.kernel.names import Names
@@ -42,8 +42,10 @@ __all__ = ["Regions"]
 REMEMBERED = 512
 #: So many pairs of claims are compared without a study.
 COVERED_AT_ONCE = 512
-#: Characters of a text that libpcap compiles within some 4 ms, whatever it says; its optimiser is more than quadratic.
+#: Characters of a text, and how often it joins conditions (syntax.py), that libpcap compiles within some milliseconds
+#: whatever it says; its optimiser is more than quadratic.
 QUICK_TEXT = 128
+QUICK_JOINS = 8
 DESTINATION = sum(255 << 8 * at for at in (12, 13, 20, 23, *range(30, 34), *range(38, 54)))
 IP6_FRAGMENT = 44
 IP4_HEADERS = (14, 18, 22)  # where an IPv4 header may begin: untagged, behind a tag, behind two or PPPoE
@@ -95,7 +97,7 @@ class Regions:
         text = str(source)
         found = self._prepared.get(text)
         if found is None:
-            found = self._known(source, text) if len(text) <= QUICK_TEXT else None
+            found = self._known(source, text) if _is_quick(text) else None
             if found is None:
                 found = self.studies.find(("filter", text), partial(self._made, source), weigh=_weight)
             else:
@@ -234,6 +236,14 @@ class Regions:
         if groups:
             native.breadth = binding + 1
         return native
+
+
+def _is_quick(text: str) -> bool:
+    """Does libpcap compile it at once, whatever it says? What only says `and`, it does."""
+    if len(text) > QUICK_TEXT:
+        return False
+    plain = not ("|" in text or "&" in text or "!" in text or "not" in text) and text.count("or") == text.count("port")
+    return plain or joins(text) <= QUICK_JOINS
 
 
 def _weight(prepared: Prepared) -> int:

@@ -9,7 +9,6 @@ call made again; what the environment asks meanwhile waits in its socket.
 A LibOS that does not read its replies, or sends what is no request, is at fault; MAX_FAULTS faults end it.
 """
 
-import contextlib
 import os
 import select
 import signal
@@ -36,7 +35,7 @@ from exonet.kernel.environment import Environment, Event
 from exonet.kernel.launcher import LibOSProcess
 from exonet.kernel.studies import Needed, Studies, Unready
 from exonet.kernel.syscalls import Answer, Dispatcher
-from exonet.kernel.workshop import Workshop
+from exonet.kernel.workshop import Turn, Workshop
 
 __all__ = ["Server"]
 
@@ -63,9 +62,17 @@ class _Client:
     refilled: int
     resting: bool = False
     busy: bool = False
+    heard: bool = True
     pending: Request | None = None
     needed: Needed = field(default_factory=dict)
+    turn: Turn = field(default_factory=Turn)
     fds: list[int] = field(default_factory=list)
+    reason: Callable[[int | None], str] | None = None
+
+    @property
+    def mute(self) -> bool:
+        """Nothing is asked by it now: it has used up its budget, its call is under way, or it is dying."""
+        return self.resting or self.busy or self.reason is not None or not self.env.alive
 
 
 class Server:
@@ -142,7 +149,7 @@ class Server:
     def _requests(self, client: _Client) -> None:
         for _ in range(REQUESTS):
             self._resume(client)
-            if not client.env.alive or client.busy or client.pending or not self._afford(client):
+            if client.mute or client.pending or not self._afford(client):
                 return
             try:
                 message, _, flags, _ = client.control.recvmsg(MAX_MESSAGE)
@@ -194,7 +201,7 @@ class Server:
 
     def _reply(self, client: _Client, packed: bytes, fds: tuple[int, ...] = ()) -> bool:
         """Was it sent?"""
-        if not client.env.alive:
+        if client.reason is not None or not client.env.alive:
             return False
         sent = self._send(client.env, packed, fds)
         if not sent:
@@ -203,23 +210,32 @@ class Server:
 
     def _put_off(self, client: _Client, request: Request, work: Callable[[], object]) -> None:
         """Until `work` is done, the environment is not listened to; then the call is made again."""
-        self._epoll.unregister(client.control)
         client.busy = True
-        self._workshop.do(work, lambda _: self._take_up(client, request))
+        self._heed(client)
+        self._workshop.do(work, lambda _: self._take_up(client, request), client.turn)
 
     def _take_up(self, client: _Client, request: Request) -> None:
-        if client.control.fileno() in client.fds:  # else it has ended
-            self._epoll.register(client.control, select.EPOLLIN)
-            client.pending = request
+        client.pending = request
         client.busy = False
+        self._heed(client)
         self._resume(client)
 
     def _resume(self, client: _Client) -> None:
         """The call that is to be made again, once it can be paid for."""
         request = client.pending
-        if request is not None and client.env.alive and not client.resting and self._afford(client):
+        if request is not None and not client.mute and self._afford(client):
             client.pending = None
             self._handle(client, request)
+
+    def _heed(self, client: _Client) -> None:
+        """Listens to its control socket, or not: a socket that is closed is ready whatever is asked of it."""
+        heard = not client.mute
+        if heard != client.heard:
+            client.heard = heard
+            if heard:
+                self._epoll.register(client.control, select.EPOLLIN)
+            else:
+                self._epoll.unregister(client.control)
 
     def _send(self, env: Environment, packed: bytes, fds: tuple[int, ...] = ()) -> bool:
         """False where the LibOS's side is full or gone. Never blocks."""
@@ -257,7 +273,7 @@ class Server:
             client.tokens -= 1
             return True
         client.resting = True
-        self._epoll.modify(client.control.fileno(), 0)
+        self._heed(client)
         check(lib.exo_timer_set(self._timer, SECOND_NS * REQUESTS // PER_SECOND), "the server's timer")
         return False
 
@@ -265,9 +281,8 @@ class Server:
         check(lib.exo_timer_set(self._timer, 0), "the server's timer")
         for client in {id(client): client for client in self._clients.values() if client.resting}.values():
             client.resting = False
-            if client.env.alive:
-                self._epoll.modify(client.control.fileno(), select.EPOLLIN)
-                self._resume(client)
+            self._heed(client)
+            self._resume(client)
 
     # Output and death
 
@@ -283,24 +298,41 @@ class Server:
             self._forget(client, client.process.output_fd)
 
     def _died(self, client: _Client) -> None:
-        """Its pidfd is readable: answer what it had still asked, then tear down."""
+        """Its pidfd is readable: tear down."""
         assert client.process is not None
-        status = client.process.poll()
-        self._end(client, _death(status))
+        self._stop_listening(client)
+        self._ended(client, (client.reason or _death)(client.process.poll()))
 
     def _gone(self, client: _Client) -> None:
         """Its end of the control socket is closed: by itself, or because it is dying; its status tells, once reaped."""
-        reason = "it closed its control socket"
-        if client.process is not None:
-            self._stop_listening(client)
-            client.process.kill()
-            status = client.process.poll()
+        said = "it closed its control socket"
+
+        def reason(status: int | None) -> str:
             # By our signal, or by the same one of somebody else's: the status cannot tell.
-            reason = f"{reason} or was killed" if status == -signal.SIGKILL else _death(status)
-        self._end(client, reason)
+            return f"{said} or was killed" if status == -signal.SIGKILL else _death(status)
+
+        self._kill(client, reason if client.process is not None else lambda _: said)
 
     def _end(self, client: _Client, reason: str) -> None:
-        self._stop_listening(client)
+        self._kill(client, lambda _: reason)
+
+    def _kill(self, client: _Client, reason: Callable[[int | None], str]) -> None:
+        """Its end begins: nothing is heard from it any more, and no frame is for it. A process with much memory takes
+        long to die, so what it can still write into is given back when it is dead.
+        """
+        if client.reason is not None:
+            return
+        client.reason = reason
+        status = None if client.process is None else client.process.poll()
+        if client.process is None or status is not None:
+            self._stop_listening(client)
+            self._ended(client, reason(status))
+            return
+        self._heed(client)
+        client.process.signal()
+        self._dispatcher.environments.bindings.end_of(client.env.number)
+
+    def _ended(self, client: _Client, reason: str) -> None:
         said = client.env.output.decode(errors="replace").strip().splitlines()
         if reason.startswith(FAILED) and said:
             reason = f"{reason}: {said[-1][:SAID]}"
@@ -315,8 +347,9 @@ class Server:
             self._forget(client, client.fds[-1])
 
     def _forget(self, client: _Client, fd: int) -> None:
-        with contextlib.suppress(FileNotFoundError):  # it is not listened to just now
+        if fd != client.control.fileno() or client.heard:
             self._epoll.unregister(fd)
+        client.heard = client.heard and fd != client.control.fileno()
         self._clients.pop(fd, None)
         client.fds.remove(fd)
 

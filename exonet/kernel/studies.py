@@ -26,6 +26,8 @@ Found = TypeVar("Found")
 
 #: How much is remembered, in conjuncts.
 ROOM = 1 << 14
+#: What a refusal counts as, with the text that it is about.
+REFUSAL = 4
 #: So many studies may one call need.
 MOST_NEEDED = 1024
 #: For so long may a call do what takes a while without being a study.
@@ -124,7 +126,7 @@ class Studies:
                 found = work()
                 weight = max(weigh(found), 1)
             except Exception as error:  # one text's failure, not the machine's
-                found, weight = _Refusal(error), 1
+                found, weight = _Refusal(error), REFUSAL
             self._keep(key, found, weight)
         needed[key] = found
         return found

@@ -13,16 +13,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from exonet.abi import ABI_VERSION, lib
-from exonet.errors import ConflictError, DeniedError, ExhaustedError, ExonetError, LibOSError, UsageError
+from exonet.errors import ConflictError, DeniedError, ExhaustedError, ExonetError, FilterError, LibOSError, UsageError
+from exonet.filters.syntax import joins
 from exonet.gate.protocol import Op, Request
 from exonet.kernel.capability import Capability, Resource, Right, Scope, check
 from exonet.kernel.environment import Environment, Environments, Event
 from exonet.kernel.pages import Extent
 from exonet.trace import EnvironmentReady, Refused
+from exonet.wording import quoted
 
 __all__ = ["Answer", "Dispatcher"]
 
 EVERY_GROUP = bytes(6)
+#: So often may a filter's text join conditions: libpcap takes half a second for the worst of them.
+MAX_JOINS = 64
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -189,6 +193,7 @@ class Dispatcher:
     # Frames
 
     def _bind(self, env: Environment, fields: dict[str, Any]) -> Answer:
+        _check_joins(fields["filter"])
         binding = self.environments.bindings.bind(
             env,
             fields["filter"],
@@ -267,6 +272,8 @@ class Dispatcher:
         scope = capability.scope if region is None else replace(capability.scope, region=region)
         if region is not None and capability.resource is not Resource.FILTER:
             raise UsageError(f"{capability}: only a filter capability has a region")
+        if region is not None:
+            _check_joins(region)
         self.environments.bindings.verify(region)
         token = self._derive(env, env, capability, rights, scope)
         return Answer({"capability": token})
@@ -325,3 +332,13 @@ class Dispatcher:
     def _exit(self, env: Environment, fields: dict[str, Any]) -> Answer:
         env.exit_status = fields["status"]
         return Answer()
+
+
+def _check_joins(text: str) -> None:
+    """FilterError where libpcap would take too long: others wait for the same thread."""
+    found = joins(text)
+    if found > MAX_JOINS:
+        raise FilterError(
+            f"filter {quoted(text)}: it joins conditions {found} times (and, or, not); at most {MAX_JOINS}: bind "
+            "several filters"
+        )

@@ -382,6 +382,14 @@ def hostage(gate):
         gate.sleep(None)
 
 
+def stuffed(gate):
+    """Closes its control socket with memory that takes a while to give back."""
+    memory = bytearray(b"x") * (256 << 20)
+    raw(gate).shutdown(socket.SHUT_RDWR)
+    time.sleep(60)
+    say(memory=len(memory))
+
+
 def close_control(gate):
     """Closes the control socket and lives on."""
     gate.welcome()

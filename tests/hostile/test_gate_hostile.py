@@ -12,6 +12,7 @@ from exonet.clock import monotonic_ns
 from exonet.kernel import server as server_module
 from exonet.kernel.capability import Resource
 from exonet.kernel.environment import Mode
+from exonet.kernel.launcher import LibOSProcess
 from tests.fakes.dispatcher import open_fds
 from tests.hostile.conftest import Lab, last_line
 
@@ -134,3 +135,20 @@ def test_a_libos_that_prints_without_end_fills_nothing(lab: Lab) -> None:
         lab.server.serve(0.01)
     assert len(env.output) <= server_module.OUTPUT_KEPT
     assert env.alive
+
+
+@pytest.mark.parametrize("entry", ["garbage", "close_control", "leave", "crash", "stuffed"])
+def test_nobody_waits_for_a_death(lab: Lab, monkeypatch: pytest.MonkeyPatch, entry: str) -> None:
+    """A process with much memory takes long to die; frames do not wait for it: it is reaped when it is dead."""
+    kill, reaped = LibOSProcess.kill, []
+
+    def reap(self: LibOSProcess) -> None:
+        if self.pidfd >= 0:
+            assert select.select([self.pidfd], [], [], 0)[0], "it lives"
+            reaped.append(self.pid)
+        kill(self)
+
+    monkeypatch.setattr(LibOSProcess, "kill", reap)
+    env = lab.run(entry)
+    assert env.process is not None and reaped == [env.process.pid]
+    assert not lab.kernel.bindings.of(env.number)

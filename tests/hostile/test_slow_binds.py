@@ -5,6 +5,7 @@ import gc
 import itertools
 import json
 import os
+import socket
 import threading
 import weakref
 from collections.abc import Callable
@@ -22,18 +23,19 @@ from exonet.kernel import studies as studies_module
 from exonet.kernel.boot import LibOSSpec, Machine, MachineConfig
 from exonet.kernel.capability import Resource
 from exonet.kernel.environment import Environment, Mode
-from exonet.kernel.regions import QUICK_TEXT, Regions
+from exonet.kernel.regions import Regions
 from exonet.kernel.server import TOKEN_NS, Server
 from exonet.kernel.standing import exact
 from exonet.kernel.studies import ALLOWANCE_NS, MOST_NEEDED, ROOM, Needed, Studies, Unready
+from exonet.kernel.syscalls import MAX_JOINS
 from exonet.trace import EventLog
 from exonet.wire.pcap import PcapWire
 from tests.fakes.captures import pcap
 from tests.fakes.dispatcher import FakeKernel, running_kernel
 from tests.fakes.frames import udp
 
-#: As long as a LibOS's text may be, nearly. libpcap's optimiser is about cubic.
-SLOW = " or ".join(f"port {7 * number + 1}" for number in range(84))
+#: With as many conditions as a LibOS's text may have. libpcap's optimiser is about cubic.
+SLOW = " or ".join(f"port {7 * number + 1}" for number in range(MAX_JOINS + 1))
 MS = 1_000_000
 PATIENCE_S = 20.0
 
@@ -190,6 +192,43 @@ def test_its_end_while_it_waits(desk: Desk) -> None:
     assert desk.kernel.bindings.of(slow.number) == []
 
 
+def test_it_rests_and_closes_its_socket_with_a_slow_call_in_it(desk: Desk) -> None:
+    """A closed socket is ready whatever is asked of it."""
+    bad, other = desk.open("bad"), desk.open("other")
+    assert bad.control is not None
+    desk.server._clients[bad.control.fileno()].tokens = 2
+    for _ in range(4):
+        desk.ask(bad, Op.DESCRIBE)
+    desk.bind(bad, "slow=1")
+    desk.bind(bad, "slow=2")
+    bad.libos_ends[0].shutdown(socket.SHUT_RDWR)
+    for number in range(20):
+        desk.serve()
+        desk.now += 2 * MS
+        desk.server._wake_resting()  # its timer is of the real clock
+        if number == 10:
+            desk.go.release(2)
+    end = monotonic_ns() + int(PATIENCE_S * 1e9)
+    while bad.alive and monotonic_ns() < end:
+        desk.now += MS
+        desk.server._wake_resting()
+        desk.server.serve(0.01)
+    assert bad.end_reason == "it closed its control socket"
+    desk.bind(other, "port=53")
+    assert desk.until(other)[0].status is Status.OK
+
+
+def test_a_text_that_joins_too_much_is_refused_without_work(desk: Desk) -> None:
+    env = desk.open("one")
+    for joint in (" or ", "||", " and not ", "&&!", "and(", ")or("):
+        desk.bind(env, "slow=" + joint.join(["1"] * (MAX_JOINS + 1)))
+        (reply,) = desk.until(env)
+        assert reply.status is Status.ERROR and f"at most {MAX_JOINS}" in reply.fields["message"]
+        desk.now += 1000 * MS
+    desk.bind(env, " or ".join(["port=1"] * (MAX_JOINS - 2)))
+    assert "at most" not in desk.until(env)[0].fields["message"] and desk.studied == []
+
+
 def test_no_token_no_work(desk: Desk) -> None:
     slow = desk.open("slow")
     token = bytes(64)
@@ -335,8 +374,10 @@ def test_what_is_known_but_for_its_values_is_ready_at_once() -> None:
     assert ready(regions, "udp dst port 53") == 1
     assert ready(regions, "udp dst port 53") == ready(regions, "udp dst port 54") == 0
     assert regions.prepare("udp dst port 54").conjuncts == Regions().prepare("udp dst port 54").conjuncts
-    long = " or ".join(["udp dst port 55"] * 12)
-    assert len(long) > QUICK_TEXT and ready(regions, long) == 1
+    for long in (" or ".join(["udp dst port 55"] * 12), "port 1" + "||2" * 9, "port 1" + " or 2" * 9, "!" * 10 + "udp"):
+        assert ready(regions, long) == 1 and ready(Regions(), long) == 1
+    four = "ip and tcp and src host 10.0.0.1 and dst host 10.0.0.2 and src port 5{} and dst port 80"
+    assert [ready(regions, four.format(n)) for n in range(3)] == [1, 0, 0]
 
 
 @pytest.mark.parametrize("text", ["tcp dst prot 80", "port 70000", "host example.org", "less 10 and greater 20"])

@@ -16,7 +16,8 @@ from tests.fakes.chroot import PROJECT, run_in_chroot
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="not root: cannot become somebody else")
 EXONET = [sys.executable, "-m", "exonet.cli.main"]
 REPLAY = [*EXONET, "replay", str(PROJECT / "captures" / "udp-64.pcap"), "--speed", "max"]
-ATTACH = [*EXONET, "attach", "exo0", "--host", "10.7.0.1/24", "--libos", "echo@10.7.0.2", "--duration", "1s"]
+NAME = f"x{os.getpid()}"  # nobody else's
+ATTACH = [*EXONET, "attach", NAME, "--host", "10.7.0.1/24", "--libos", "echo@10.7.0.2", "--duration", "1s"]
 CLAIMS_NOTHING = "exonet: no protection is claimed for a: isolating a LibOS process needs root"
 
 
@@ -35,7 +36,7 @@ def test_another_user_replays_and_is_told_what_it_is_worth(preload: None, tmp_pa
     assert "3,002 delivered + 0 dropped + 0 in flight: balanced" in process.out
     assert (virtual.code, virtual.err) == (0, "") and "balanced" in virtual.out
     for refused, says in (
-        (attach, f"interface exo0: {NOT_PERMITTED}"),
+        (attach, f"interface {NAME}: {NOT_PERMITTED}"),
         (namespace, "namespace x: there is none"),
         (output, "output file /etc/out.json: it cannot be written there"),
     ):

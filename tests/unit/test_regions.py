@@ -130,6 +130,16 @@ def test_r04_the_same_frames_by_other_words(desk: Desk) -> None:
     [
         *("host example.com", "src evil.example", "net loopback", "gateway router", "host 10.0.0.1 or evil.example"),
         *("ether host somebody", "dst host 1.de", "port evil.example", "host tcp-evil", "not localhost", "host a1"),
+        *(
+            "host \\tcp",
+            "src \\port",
+            "host \\not",
+            "host \\or or \\and",
+            "net \\udp",
+            "host \\10.0.0.1",
+            "ether host \\ip",
+        ),
+        *("host \\-", "host \\$", "port 53 and host \\ftp", "llc && rr", "llc||(ui)", "llc and rr", "llc !test"),
     ],
 )
 def test_no_filter_makes_the_kernel_ask_a_name_service(text: str) -> None:

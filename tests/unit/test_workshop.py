@@ -3,13 +3,14 @@
 
 import select
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 
 import pytest
 
 from exonet.errors import KernelBug
-from exonet.kernel.workshop import Workshop
+from exonet.kernel.workshop import Turn, Workshop
 
 PATIENCE_S = 20
 NAME = "a workshop"
@@ -54,6 +55,36 @@ def test_jobs_are_done_in_their_order(workshop: Workshop) -> None:
         workshop.do(lambda number=number: order.append(number), lambda _: None)
     workshop.do(last.set, lambda _: None)
     assert last.wait(PATIENCE_S) and order == list(range(100))
+
+
+def test_who_has_had_more_of_the_time_waits(workshop: Workshop) -> None:
+    """Three that always ask for more do not keep a fourth waiting, and none of them is starved."""
+    greedy, late = [Turn() for _ in range(3)], Turn()
+    order: list[int] = []
+    go, done = threading.Semaphore(0), threading.Event()
+
+    def ask(who: int) -> None:
+        def job() -> None:
+            assert go.acquire(timeout=PATIENCE_S)
+            time.sleep(0.002)
+            order.append(who)
+            if len(order) > 12:
+                done.set()
+
+        workshop.do(job, lambda _: ask(who) if len(order) < 12 else None, greedy[who] if who < 3 else late)
+
+    for who in range(3):
+        ask(who)
+    for _ in range(6):
+        go.release()
+        assert readable(workshop, PATIENCE_S)
+        workshop.collect()
+    ask(3)
+    go.release(20)
+    while not done.is_set():
+        assert readable(workshop, PATIENCE_S)
+        workshop.collect()
+    assert order.index(3) <= 7 and min(order.count(who) for who in range(4)) >= 2
 
 
 def test_a_job_that_fails_is_a_bug_of_the_kernel_and_the_next_one_is_done(workshop: Workshop) -> None:
