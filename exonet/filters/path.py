@@ -90,6 +90,17 @@ class State:
                 self.excluded = (*self.excluded, term)
         return True
 
+    def but_for(self, value: Value) -> tuple[object, ...]:
+        """Equal for paths that differ at most in what they say of a value: its range, and which it has not."""
+        others = frozenset(item for item in self.ranges.items() if item[0] != value)
+        excluded = frozenset(self.excluded) - frozenset(self.excluding(value))
+        return tuple(sorted(self.bits.items())), excluded, others, self.frame_bytes, self.ip4
+
+    def excluding(self, value: Value) -> tuple[Term, ...]:
+        """The excluded terms that are about a value and nothing else."""
+        space, covered, _ = value.term(WORD, 0) or (None, 0, 0)
+        return tuple(term for term in self.excluded if term[0] == space and not term[1] & ~covered)
+
     def within(self, other: "State") -> bool:
         """Is every frame of this path in the other one? Sufficient, not necessary."""
         if self.frame_bytes < other.frame_bytes:

@@ -26,6 +26,8 @@ from exonet.filters.walk import Walk
 MAX_CONJUNCTS = 4096
 SPACE_BITS = 32 * MAX_ATOMS
 GREEDY_LIMIT = 64
+#: Terms that a path excludes at most because of ranges: the others of a conjunct's atoms are for its box.
+MOST_HOLES = MAX_ATOMS - 8
 MAX_OUTSIDE = 3
 #: Breadths of one volume, and how many exclusions count.
 BREADTHS = 4096
@@ -98,6 +100,54 @@ def alternatives(value: Value, low: int, high: int) -> list[tuple[list[Term], li
     if len(outside) <= MAX_OUTSIDE and len(outside) < len(inside):
         return [([], [term for term in outside if term])]
     return [([term], []) for term in inside if term]
+
+
+def with_holes(paths: Sequence[State]) -> list[State]:
+    """The same frames by fewer paths: those that differ only in lying below, between and above ranges become one that
+    excludes the prefixes of these. Where several ranges confine a path; of one the next pass finds how it is best said.
+    """
+    left = list(paths)
+    for value in dict.fromkeys(value for path in paths if len(path.ranges) > 1 for value in path.ranges):
+        groups: dict[tuple[object, ...], list[State]] = {}
+        for path in left:
+            groups.setdefault(path.but_for(value), []).append(path)
+        left = [path for group in groups.values() for path in _around_holes(group, value) or group]
+    return left
+
+
+def _around_holes(group: Sequence[State], value: Value) -> list[State]:
+    """The one that several paths become; [] where they become none."""
+    if len(group) < 2 or any(value not in path.ranges for path in group):
+        return []
+    known = value.under(group[0].bits)
+    (least, low), *others = sorted(path.bounds(value) for path in group)
+    holes: list[tuple[int, int]] = []
+    for start, end in others:
+        if low + 1 < start:
+            holes += prefixes(known, low + 1, start - 1)
+        low = max(low, end)
+    terms = {term: None for path in group for term in path.excluding(value)}
+    whole = (least, low) == (known.const, known.const | known.live)
+    if not whole or any(_may_have(path, value, term) for path in group for term in terms if term not in path.excluded):
+        return []
+    terms |= {term: None for hole in holes if (term := value.term(*hole))}
+    one = group[0].constraints()
+    one.excluded = tuple(term for term in one.excluded if term not in terms)
+    if len(terms) + len(one.excluded) > MOST_HOLES:
+        return []
+    one = one.constraints()
+    del one.ranges[value]
+    for path in group:
+        one.made |= path.made
+    return [one] if all(one.exclude(term) for term in terms) else []
+
+
+def _may_have(path: State, value: Value, term: Term) -> bool:
+    """May a frame of the path have what the term says of the value?"""
+    field = Field(*value[:3])
+    reach = field.reach(field.part(term[1]), field.part(term[2])) if value == Value(*field, field.most) else None
+    low, high = path.bounds(value)
+    return reach is None or (low <= reach[1] and reach[0] <= high)
 
 
 def whole_range(path: State) -> tuple[State, Interval | None]:
@@ -320,16 +370,16 @@ def with_breadth(conjuncts: Sequence[Conjunct]) -> tuple[Conjunct, ...]:
 def simplify(walk: Walk) -> tuple[Conjunct, ...]:
     """The program's conjuncts, the most specific first. Undecomposable with the reason."""
     steps, notes = walk.steps, walk.uses.notes
-    found: dict[Conjunct, int] = {}  # and which comparisons its paths have made
     taken: list[State] = []
     for path in list(walk.paths()):
         if path.ranges:
             steps.take(len(taken) // ASKED)
             if any(path.within(other) for other in taken):
                 continue
-        loose = loosen(walk, path)
-        taken.append(loose)
-        for conjunct in conjuncts_of(loose, steps):
+        taken.append(loosen(walk, path))
+    found: dict[Conjunct, int] = {}  # and which comparisons its paths have made
+    for path in with_holes(taken):
+        for conjunct in conjuncts_of(path, steps):
             found[conjunct] = found.get(conjunct, 0) | path.made
             if len(found) > MAX_CONJUNCTS:
                 raise Undecomposable(f"it takes more than {MAX_CONJUNCTS} conjuncts")
