@@ -259,8 +259,10 @@ class Conjunct:
             -self.ip4_bytes,
         )
 
-    def matches(self, frame: bytes, wire_len: int | None = None) -> bool:
-        """Does the conjunct hold for the captured bytes of a frame, `wire_len` long on the wire?"""
+    def matches(self, frame: bytes, wire_len: int | None = None, *, asking: bool = True) -> bool:
+        """Does the conjunct hold for the captured bytes of a frame, `wire_len` long on the wire? Not asking: if its
+        programs take it.
+        """
         if len(frame) < self.frame_bytes:
             return False
         spaces = {FRAME: int.from_bytes(frame[: self.frame_bytes], "little")}
@@ -271,7 +273,7 @@ class Conjunct:
                 return False
             spaces[self.ip4_at] = int.from_bytes(frame[end : end + self.ip4_bytes], "little")
         for code in self.programs:
-            spaces[program_space(code)] = int(_takes(code, frame, spaces[LENGTH]))
+            spaces[program_space(code)] = int(not asking or _takes(code, frame, spaces[LENGTH]))
         if self.interval:
             field, low, high = self.interval
             if not low <= field.part(spaces[field.space]) <= high:

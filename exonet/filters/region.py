@@ -36,7 +36,9 @@ Conjuncts = Iterable[Conjunct]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A frame that both of two filters take: its captured bytes, its length on the wire, and scapy's way to say it."""
+    """A frame that both of two filters take: its captured bytes, its length on the wire, and scapy's way to say it, which
+    says so where a program would have to take it and does not: nothing is known of programs.
+    """
 
     frame: bytes
     wire_len: int
@@ -115,7 +117,10 @@ def _example(takers: Sequence[Conjunct], outside: Sequence[Conjunct] = (), quota
         return None
     frame = build(witness, takers, outside)
     wire_len = wire_length(witness, frame)
-    return Example(frame, wire_len, scapy_expression(frame, wire_len, (*takers, *outside)))
+    said = scapy_expression(frame, wire_len, (*takers, *outside))
+    if not all(each.matches(frame, wire_len) for each in takers) or any(o.matches(frame, wire_len) for o in outside):
+        said += " (as far as is known without its program)"
+    return Example(frame, wire_len, said)
 
 
 def overlap(a: Conjuncts, b: Conjuncts, quota: int = QUOTA) -> Example | None:

@@ -283,7 +283,8 @@ def _outside(region: Prepared, wanted: Prepared) -> str:
 
 def taker(conjuncts: Sequence[Conjunct], example: Example) -> str:
     """The conjunct that takes the example, with its number, for people."""
-    found = next((c for c in conjuncts if c.matches(example.frame, example.wire_len)), None)
+    frame, length = example.frame, example.wire_len
+    found = next((c for asking in (True, False) for c in conjuncts if c.matches(frame, length, asking=asking)), None)
     return "no conjunct" if found is None else numbered(conjuncts, found)
 
 

@@ -15,6 +15,7 @@ from exonet.filters.libpcap import Libpcap
 from exonet.filters.region import Kind, Region, difference, overlap, relation, separate
 from exonet.filters.remedy import remedy
 from exonet.filters.solve import solve
+from exonet.kernel.regions import taker
 from tests.demux_box import Demux, kind_of
 
 RELATIONS = (
@@ -75,6 +76,24 @@ def test_r04_the_scapy_expression_builds_a_frame_that_both_take(one, other, kind
     frame = bytes(eval(found.scapy, vars(scapy)))
     for filter_ in (one, other):
         assert Libpcap().compile(filter_).matches(frame), found.scapy
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "sure"),
+    [
+        ("ip[12:4] = ip[16:4]", "(tcp port 80) and not (ip[12:4] = ip[16:4])", False),
+        ("ip[12:4] = ip[16:4] and tcp", "tcp", True),
+        ("ip[8] % 3 = 1 and ip[2:2] % 7 = 2", "udp", False),
+    ],
+)
+def test_r04_an_example_says_where_a_program_decides(one: str, other: str, sure: bool) -> None:
+    first, second = compile_filter(one), compile_filter(other)
+    found = overlap(first.conjuncts, second.conjuncts)
+    assert found is not None
+    takes = [Libpcap().compile(text).matches(found.frame, found.wire_len) for text in (one, other)]
+    assert (all(takes), found.scapy.endswith("(as far as is known without its program)")) == (sure, not sure)
+    for filter_ in (first, second):
+        assert taker(filter_.conjuncts, found).startswith("conjunct ")
 
 
 @pytest.mark.parametrize(("text", "layers"), (
