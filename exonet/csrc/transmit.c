@@ -8,8 +8,6 @@
 
 #include "machine_private.h"
 
-enum { MOST_PIECES = 18 };
-
 static const struct exo_transmit *transmit_ring(const struct exo_env *env)
 {
     return (const struct exo_transmit *)((const uint8_t *)env->libos + env->layout.transmit_offset);
@@ -45,7 +43,7 @@ int32_t exo_transmit_posted(struct exo_env *env)
 static uint32_t read_chain(struct exo_env *env, struct exo_transmit *chain)
 {
     uint32_t have = posted(env);
-    for (uint32_t i = 0; i < have && i < MOST_PIECES; i++) {
+    for (uint32_t i = 0; i < have && i < EXO_MOST_PIECES; i++) {
         uint32_t slot = (env->transmit_taken + i) & (env->layout.transmit_entries - 1);
         const volatile struct exo_transmit *entry = &transmit_ring(env)[slot];
         chain[i] = *entry;
@@ -53,8 +51,8 @@ static uint32_t read_chain(struct exo_env *env, struct exo_transmit *chain)
             return i + 1;
     }
     /* No end within the most pieces, or in a full ring: it has none, and is refused whole. */
-    if (have >= MOST_PIECES)
-        return MOST_PIECES;
+    if (have >= EXO_MOST_PIECES)
+        return EXO_MOST_PIECES;
     return have == env->layout.transmit_entries ? have : 0;
 }
 
@@ -109,7 +107,7 @@ static uint32_t chain_length(const struct exo_machine *m, const struct exo_env *
         return 0;
     for (uint32_t i = 0; i < pieces; i++) {
         const struct exo_transmit *t = &chain[i];
-        if (t->page >= m->pages->count || (uint32_t)t->offset + t->length > EXO_PAGE_SIZE || !t->length || t->gso_size)
+        if (t->page >= m->pages->count || (uint32_t)t->offset + t->length > EXO_PAGE_SIZE || !t->length || (i && t->gso_size))
             return 0;
         const struct exo_page *page = &m->pages->page[t->page];
         if (page->env != env->number || !page->pins)
@@ -192,6 +190,12 @@ static uint8_t *buffer_for(struct exo_machine *m, struct exo_env *env, struct ru
     return exo_nic_tx_buffer(p->nic, length);
 }
 
+static void copy_pieces(const struct exo_machine *m, uint8_t *to, const struct exo_transmit *chain, uint32_t pieces)
+{
+    for (uint32_t i = 0; i < pieces; to += chain[i++].length)
+        memcpy(to, m->pages->page[chain[i].page].address + chain[i].offset, chain[i].length);
+}
+
 /* Copies the chain's frame to where nobody else can write. 0, or why that cannot be. */
 static int32_t gather(struct exo_machine *m, struct exo_env *env, struct run *run, struct exo_frame *frame,
                       const struct exo_transmit *chain, uint32_t pieces)
@@ -205,8 +209,7 @@ static int32_t gather(struct exo_machine *m, struct exo_env *env, struct run *ru
     uint8_t *to = buffer_for(m, env, run, p, length, frame->ts);
     if (!to)
         return EXO_R_TRANSMIT_WIRE_FULL;
-    for (uint32_t i = 0, at = 0; i < pieces; at += chain[i++].length)
-        memcpy(to + at, m->pages->page[chain[i].page].address + chain[i].offset, chain[i].length);
+    copy_pieces(m, to, chain, pieces);
     frame->data = to;
     frame->len = frame->wire_len = length;
     /* The checksum may be put anywhere in the frame, so the frame is checked with it in (R10). */
@@ -215,43 +218,95 @@ static int32_t gather(struct exo_machine *m, struct exo_env *env, struct run *ru
     return 0;
 }
 
-/* Takes the next frame into the run; a run ends before a frame of another port, and before one that is refused at once. */
-static void transmit_one(struct exo_machine *m, struct exo_env *env, struct run *run, const struct exo_transmit *chain, uint32_t pieces,
-                         uint64_t now)
+/* Copies a super-frame to where nobody else can write, checks it, and says how it is cut. 0, or why it does not leave. */
+static int32_t gather_super(struct exo_machine *m, struct exo_env *env, struct exo_segments *cut, struct exo_frame *frame,
+                            const struct exo_transmit *chain, uint32_t pieces)
+{
+    int32_t reason = 0;
+    uint32_t length = chain[0].port < m->ports ? chain_length(m, env, chain, pieces) : 0;
+    if (!length)
+        return EXO_R_TRANSMIT_BAD_DESCRIPTOR;
+    copy_pieces(m, m->super, chain, pieces);
+    frame->data = m->super;
+    frame->len = frame->wire_len = length;
+    if (!exo_segments_find(cut, frame, &chain[0]))
+        return EXO_R_TRANSMIT_BAD_DESCRIPTOR;
+    if (exo_segments_length(cut, 0) > m->port[frame->port].config.max_frame)
+        return EXO_R_TRANSMIT_TOO_LONG;
+    exo_transmit_check(env, frame, 1, &reason);
+    return reason;
+}
+
+/* A super-frame is checked once, and its segments leave or stay as it does (R12). How many it is. */
+static uint32_t transmit_super(struct exo_machine *m, struct exo_env *env, struct run *run, struct exo_frame *frame,
+                           const struct exo_transmit *chain, uint32_t pieces, uint64_t now)
+{
+    struct exo_segments cut;
+    uint32_t place = env->completion_put;
+    send_run(m, env, run, now);
+    int32_t reason = gather_super(m, env, &cut, frame, chain, pieces);
+    complete(env, chain, pieces);
+    if (reason) {
+        refuse(m, env, frame, place, pieces, reason);
+        return 1;
+    }
+    m->ledger.copies[EXO_S_TRANSMIT] += cut.count - 1;
+    for (uint32_t i = 0; i < cut.count; i++) {
+        struct exo_frame segment = *frame;
+        segment.len = segment.wire_len = exo_segments_length(&cut, i);
+        uint8_t *to = buffer_for(m, env, run, &m->port[frame->port], segment.len, now);
+        if (!to) {
+            refuse(m, env, &segment, place, pieces, EXO_R_TRANSMIT_WIRE_FULL);
+            continue;
+        }
+        exo_segments_cut(&cut, i, to);
+        segment.data = to;
+        forward(m, env, &segment, now);
+    }
+    return cut.count;
+}
+
+/* Takes the next frame into the run; a run ends before a frame of another port, and before one that is refused at once. How many
+ * frames it becomes. */
+static uint32_t transmit_one(struct exo_machine *m, struct exo_env *env, struct run *run, const struct exo_transmit *chain,
+                             uint32_t pieces, uint64_t now)
 {
     struct exo_frame frame = {.ts = now, .id = env->submitted++, .sender = env->number};
     frame.port = chain[0].port < m->ports ? chain[0].port : 0;
     if (run->n && run->frame->port != frame.port)
         send_run(m, env, run, now);
     m->ledger.in[EXO_S_TRANSMIT]++;
+    if (EXO_UNLIKELY(chain[0].gso_size))
+        return transmit_super(m, env, run, &frame, chain, pieces, now);
     int32_t reason = gather(m, env, run, &frame, chain, pieces);
     uint32_t place = env->completion_put;
     complete(env, chain, pieces);
     if (reason) {
         send_run(m, env, run, now);
         refuse(m, env, &frame, place, pieces, reason);
-        return;
+        return 1;
     }
     run->frame[run->n] = frame;
     run->place[run->n] = place;
     run->pieces[run->n++] = pieces;
     if (run->n == EXO_BURST)
         send_run(m, env, run, now);
+    return 1;
 }
 
 uint32_t exo_transmit_some(struct exo_machine *m, struct exo_env *env, uint32_t max)
 {
     if (!exo_transmit_waiting(env))
         return 0;
-    struct exo_transmit chain[MOST_PIECES];
+    struct exo_transmit chain[EXO_MOST_PIECES];
     struct run run;
     run.n = 0;
-    uint32_t n = 0, pieces;
+    uint32_t n = 0, frames = 0, pieces;
     uint64_t now = exo_now(m);
     env->stuck_put = word(&env->libos->transmit_put);
     env->stuck_taken = word(&env->libos->completion_taken);
-    for (; n < max && (pieces = read_chain(env, chain)) && completion_room(env, pieces); n++)
-        transmit_one(m, env, &run, chain, pieces, now);
+    for (; frames < max && (pieces = read_chain(env, chain)) && completion_room(env, pieces); n++)
+        frames += transmit_one(m, env, &run, chain, pieces, now);
     send_run(m, env, &run, now);
     env->stuck = !n;
     if (!n)

@@ -36,8 +36,8 @@ Conjuncts = Iterable[Conjunct]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A frame that both of two filters take: its captured bytes, its length on the wire, and scapy's way to say it, which
-    says so where a program would have to take it and does not: nothing is known of programs.
+    """A frame that both of two filters take: its captured bytes, its length on the wire, and scapy's way to say it.
+    Where a program would have to take it and does not, that says so: nothing is known of programs.
     """
 
     frame: bytes

@@ -267,13 +267,6 @@ def test_r10_a_partial_checksum_is_checked_with_the_rest(bench: Bench, at: int) 
     assert fates == ({"sent": 1} if sent else {"transmit.spoofed": 1})
 
 
-def test_r12_a_super_frame_is_refused_and_counted_against_its_sender(bench: Bench) -> None:
-    """No version offers segmentation offload yet: such a descriptor is bad, once, and no segment of it leaves."""
-    frame = bytes(Ether(**OUT) / IP(src=HOST, dst=PEER) / Raw(bytes(1400)))
-    sent, fates = send(bench, frame, LOCAL4, gso_size=500)
-    assert (sent, fates) == ([], {"transmit.bad_descriptor": 1})
-
-
 def test_a_full_wire_is_counted() -> None:
     bench = Bench()
     bench.attach(ScriptWire(room=1))
