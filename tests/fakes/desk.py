@@ -25,10 +25,12 @@ class Desk:
         self.tokens: dict[str, bytes] = {}
         self.envs: dict[str, Environment] = {}
 
-    def open(self, name: str, region: str | None, quota: Quota = MANY, *, shared: bool = False) -> Environment:
+    def open(
+        self, name: str, region: str | None, quota: Quota = MANY, *, port: int | None = 0, shared: bool = False
+    ) -> Environment:
         env = self.machine.environments.open(name, Mode.INLINE, quota=quota)
         self.envs[name] = env
-        scope = Scope(port=0, region=region)
+        scope = Scope(port=port, region=region)
         rights = Right.BIND | Right.GRANT
         self.tokens[name] = self.machine.environments.grant(env, Resource.FILTER, rights, scope, shared=shared)
         return env

@@ -73,6 +73,18 @@ def test_r05_room_for_waiting_fragments_comes_back(build: Build) -> None:
     assert bench.drops() == {"demux.fragment_lost": 192} and bench.in_flight()[lib.EXO_S_DEMUX] == 0
 
 
+def test_r05_fragments_that_wait_cost_nobody_those_that_follow_their_first(build: Build) -> None:
+    """More than may wait, of a datagram that never begins, in every second: what comes in order needs no room there."""
+    flood = [(second * WAITS + i, named(1, 9999)) for second in range(3) for i in range(100)]
+    pairs = [(second * WAITS + 1000 + i, named(i, second)) for second in range(3) for i in range(3)]
+    bench, libos = build([*flood, *pairs])
+    bench.run(until=2 * WAITS + 2000)
+    assert [frame.data for frame in libos.receive()] == [frame for _, frame in pairs]
+    assert bench.in_flight()[lib.EXO_S_DEMUX] == 64
+    bench.run()
+    assert bench.drops() == {"demux.fragment_lost": 300}
+
+
 def test_r05_the_table_is_bounded_whatever_comes(build: Build) -> None:
     """Twice as many datagrams at once as it remembers: no more are followed than it has room for, the last one is, and
     what is not followed is counted.

@@ -205,6 +205,29 @@ def test_r08_a_group_frame_goes_out_and_to_the_others(bench: Bench) -> None:
     assert bench.drops() == {"delivered": 1, "sent": 1}
 
 
+@pytest.mark.parametrize("sender", [0, 1])
+@pytest.mark.parametrize(
+    "packet",
+    [IP(src=HOST, dst="10.0.0.255") / Raw(b"hello" * 9), ARP(op=2, hwsrc=HERE, psrc=HOST, pdst=HOST) / Raw(bytes(18))],
+    ids=["group", "announcement"],
+)
+def test_r08_a_sender_gets_no_copy_of_what_its_own_filter_takes(bench: Bench, packet: Any, sender: int) -> None:
+    """Be its filter the wider or the narrower one."""
+    both = [FakeLibOS(bench), FakeLibOS(bench)]
+    for libos, text in zip(both, ("ip or arp", f"ip src host {HOST} or arp src host {HOST}"), strict=True):
+        libos.bind(text)
+        libos.subscribe(b"\xff" * 6)
+        libos.locals(LOCAL4)
+    frame = bytes(Ether(src=HERE, dst=BROADCAST) / packet)
+    both[sender].transmit(frame)
+    bench.run()
+    assert [[received.data for received in libos.receive()] for libos in both] == [
+        [frame] * sender,
+        [frame] * (1 - sender),
+    ]
+    assert bench.wires[0].sent == [frame] and bench.ledger.copies[lib.EXO_S_DEMUX] == 0  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     "fields",
     [

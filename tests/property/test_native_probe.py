@@ -5,7 +5,9 @@ Every frame lies against the end of its mapping, before a page that nobody may t
 """
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -172,6 +174,50 @@ def test_r05_a_burst_that_looks_alike_is_answered_as_frame_by_frame(texts: Seque
         assert lib.exo_demux_install(demux.native, code.form.to_native(), code.probe, glance) == 1
     assert classify(demux, room, frames) == table
     assert glances == len(frames) // BURST
+
+
+STATIONS = {"dst": "02:00:00:00:00:01", "src": "02:00:00:00:00:02"}
+ETHER = Ether(**STATIONS)
+V4, V6 = ETHER / IP(src="10.0.0.1", dst="10.7.0.2"), ETHER / IPv6(src="fd00::1", dst="fd00::2")
+#: A frame of each of the dispatch's branches, or of one that it does not tell from others.
+KINDS = (
+    *(V4 / TCP(dport=80), V4 / UDP(dport=53), ETHER / IP(proto=47), V6 / TCP(dport=80), V6 / UDP(dport=53)),
+    *(ETHER / IPv6(nh=59), ETHER / ARP(), Ether(**STATIONS, type=0x88CC), ETHER / Dot1Q(vlan=5) / IP() / UDP(dport=53)),
+)
+#: Bindings of which a branch's first is wide, so that other branches' frames lie in it too.
+BESIDE = (
+    ("ip", "ip and tcp dst port 80"),
+    ("ip6", "ip6 and udp dst port 53"),
+    ("ip", "ip6", "tcp dst port 80", "udp dst port 53"),
+    ("ether[6:2] = 0x0200", "tcp dst port 80", "ip6 and udp dst port 53", "vlan 5 and udp dst port 53"),
+    ("ether proto 0x88cc", "arp", "vlan", "ip and udp dst port 53"),
+)
+
+
+@pytest.mark.parametrize("texts", BESIDE)
+def test_r05_a_burst_that_looks_of_any_branch_is_answered_as_frame_by_frame(texts: Sequence[str], codes: Codes) -> None:
+    """First, middle and last are of one kind, all else of another; each kind among each other."""
+    demux = Demux(5)
+    for binding, text in enumerate(texts):
+        demux.bind(binding, compile_filter(text).conjuncts)
+    whole = [bytes(kind / bytes(18)) for kind in KINDS]
+    room, looks = [Guarded() for _ in range(BURST)], (0, BURST // 2, BURST - 1)
+    owners = dict(zip(whole, classify(demux, room, [(data, 60) for data in whole]), strict=True))
+    assert set(owners.values()) >= set(range(len(texts)))
+    codes.install(demux)
+    for alike, other in permutations(whole, 2):
+        burst = [alike if place in looks else other for place in range(BURST)]
+        assert classify(demux, room, [(data, 60) for data in burst]) == [owners[data] for data in burst]
+
+
+def test_r05_a_look_at_three_frames_does_not_speak_for_the_narrower_among_them(codes: Codes) -> None:
+    demux, room = Demux(5), [Guarded() for _ in range(BURST)]
+    for binding, text in enumerate(("ip", "ip and tcp dst port 80")):
+        demux.bind(binding, compile_filter(text).conjuncts)
+    codes.install(demux)
+    gre, tcp = bytes(ETHER / IP(proto=47) / bytes(18)), bytes(V4 / TCP(dport=80))
+    burst = [(gre if place in (0, 32, 63) else tcp, 60) for place in range(BURST)]
+    assert Counter(classify(demux, room, burst)) == {0: 3, 1: 61}
 
 
 def test_native_code_goes_back_to_the_table(codes: Codes, guarded: list[Guarded], pool: list[Frame]) -> None:

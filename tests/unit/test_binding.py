@@ -116,6 +116,20 @@ def test_regions_of_different_owners_are_disjoint_when_granted(desk: Desk) -> No
     desk.open("sharing", "host 10.0.0.2", shared=True)
 
 
+@pytest.mark.parametrize(("held", "wanted"), [(None, 0), (0, None), (None, None), (0, 0), (0, 1)])
+@pytest.mark.parametrize("region", ["host 10.0.0.1", "udp port 53"])
+def test_a_region_on_every_port_is_disjoint_from_others_on_each(
+    desk: Desk, held: int | None, wanted: int | None, region: str
+) -> None:
+    desk.open("dns", "udp port 53", port=held)
+    if (held, wanted) == (0, 1):
+        desk.open("other", region, port=wanted)
+        return
+    with pytest.raises(ConflictError, match="environment other and region 'udp port 53' of environment dns"):
+        desk.open("other", region, port=wanted)
+    assert desk.machine.environments.authority.held_by(desk.envs["other"].number) == []
+
+
 def test_a_region_is_free_again_when_its_capability_is_gone(desk: Desk) -> None:
     desk.open("first", "tcp port 80")
     desk.machine.environments.end(desk.envs["first"], "over")
@@ -197,6 +211,20 @@ def test_what_a_wider_binding_makes_others_hold_goes_with_it(desk: Desk) -> None
         desk.bindings.unbind(desk.envs["web"], wide.number)
         assert desk.conjuncts == before and not narrow.extra
         assert desk.bindings._holdings[desk.envs["web"].number].conjuncts == charged
+
+
+def test_more_hard_comparisons_than_one_bind_may_make_refuse_it(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Absolute and relative offsets of the same bytes: masks and values do not tell that these are disjoint."""
+    desk.open("web", "ip")
+    for port in (81, 82, 83):
+        desk.bind("web", f"ip[0] = 0x45 and ether[36:2] = {port}")
+    before = desk.conjuncts
+    monkeypatch.setattr(binding_module, "MOST_EXACT", 2)
+    with pytest.raises(ExhaustedError, match=r"more than 2 bindings, binding 2 .* box by box"):
+        desk.bind("web", "ip and tcp dst port 80")
+    assert (len(desk.bindings), desk.conjuncts) == (3, before)
+    monkeypatch.setattr(binding_module, "MOST_EXACT", 3)
+    desk.bind("web", "ip and tcp dst port 80")
 
 
 @pytest.mark.parametrize("quota", [Quota(bindings=3), Quota(conjuncts=5), Quota(shapes=2)])

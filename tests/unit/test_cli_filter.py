@@ -78,6 +78,22 @@ def test_explain_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["compiles"] == (4 if available() else 0)
 
 
+@needs_llvmlite
+@pytest.mark.parametrize(
+    ("text", "count"), [("arp", "1 shape"), ("ip or arp", "2 shapes"), ("udp port 53", "4 shapes")]
+)
+def test_what_a_bind_compiles_is_said_and_is_what_the_json_says(
+    text: str, count: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = [line for line in told(capsys, "explain", text).splitlines() if "compiles" in line]
+    assert said == [
+        f"  the first bind on a machine compiles {count}, off the packet path; "
+        "where shapes are known a bind compiles nothing"
+    ]
+    found = told_json(capsys, "explain", text)
+    assert f"{found['compiles']} shape" in said[0] and found["compiles"] == len(found["shapes"])
+
+
 def test_explain_of_an_expression_shows_the_text(capsys: pytest.CaptureFixture[str]) -> None:
     out = told(capsys, "explain", "Udp.dport == 53")
     assert out.startswith("Udp.dport == 53\n  as pcap-filter: ")
@@ -132,7 +148,8 @@ def test_machine_code_without_llvmlite_is_one_line(capsys: pytest.CaptureFixture
         said.out == "" and said.err.startswith("exonet: error: llvmlite: not installed") and said.err.count("\n") == 1
     )
     assert "binding it compiles nothing: llvmlite is not installed" in told(capsys, "explain", "arp")
-    assert told_json(capsys, "explain", "arp")["compiles"] == 0
+    found = told_json(capsys, "explain", "arp")
+    assert (found["compiles"], len(found["shapes"])) == (0, 1)
 
 
 def test_what_the_kernel_would_refuse_is_said(capsys: pytest.CaptureFixture[str]) -> None:

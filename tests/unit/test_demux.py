@@ -2,6 +2,7 @@
 """The table-driven demux: bind, unbind, refusals, quotas, bursts."""
 
 import random
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from exonet.filters.compile import compile_filter
 from exonet.filters.conjunct import Conjunct
 from exonet.filters.libpcap import Libpcap
 from exonet.filters.reference import Reference
-from tests.demux_box import Demux, burst, made_frames
+from tests.demux_box import Demux, Frame, burst, made_frames
 
 
 def udp(dport: int, source: str = "10.0.0.1", sport: int = 1024) -> tuple[bytes, int]:
@@ -341,24 +342,66 @@ def multipliers(seed: int, count: int) -> list[int]:
     return drawn
 
 
-def test_keys_chosen_against_a_known_seed_do_not_make_a_long_probe() -> None:
-    """1,500 keys that share one home bucket of 1,024: new multipliers are drawn, and every key is found."""
-    seed, bits = 9, 10
+def chosen_against(seed: int, bits: int, count: int) -> list[bytes]:
+    """IPv4 addresses whose keys, in a demux of that seed, share the first of 1 << bits home buckets."""
     first = multipliers(seed, 5)[4]  # four are for the destinations
     keys = np.arange(1 << 22, dtype=np.uint64) * np.uint64(613)
-    chosen = keys[(keys * np.uint64(first)) >> np.uint64(64 - bits) == 0][:1500]
-    assert len(chosen) == 1500
+    chosen = keys[(keys * np.uint64(first)) >> np.uint64(64 - bits) == 0][:count]
+    assert len(chosen) == count
+    return [int(key).to_bytes(4, "little") for key in chosen]
+
+
+def from_address(word: bytes) -> Frame:
+    return bytes(12) + b"\x08\x00\x45" + bytes(11) + word + bytes(30), 60
+
+
+def filled(seed: int, words: Sequence[bytes]) -> Demux:
+    """A demux of that seed with a binding for each source address, all of one shape."""
     demux = Demux(seed)
     box = compile_filter("ip src host 0.0.0.1").conjuncts[0].to_native(0)
     form = ffi.new("struct exo_form *")
     assert lib.exo_form_of(box, form) == 0 and form.lanes == 1 and form.lane[0].bytes == 4
     (high, low) = [atom for atom in box.atom[0 : box.atoms] if atom.offset in (24, 28)]
-    frames = []
-    for binding, key in enumerate(chosen):
-        word = int(key).to_bytes(4, "little")
+    for binding, word in enumerate(words):
         box.binding, high.value = binding, int.from_bytes(word[:2], "big")
         low.value = int.from_bytes(word[2:], "big") << 16
         assert lib.exo_demux_insert(demux.native, box) == 0
-        frames.append((bytes(12) + b"\x08\x00\x45" + bytes(11) + word + bytes(30), 60))
-    assert demux.classify(frames) == list(range(1500))
-    assert demux.bytes - Demux(seed).bytes < 200 * 1500  # an index that grew until these keys parted would be 1.7 MB
+    return demux
+
+
+def distances(demux: Demux, frame: Frame) -> list[int]:
+    """Of each key in the table of the one shape: how many buckets after its home one must look for it."""
+    found: list[int] = []
+
+    @ffi.callback("exo_probe")
+    def probe(table, _asked, _n, answers, _owners):
+        buckets = 1 << 64 - table.shift
+        tags = [(place, tag) for place in range(buckets) for tag in table.index[place].tag[0:7] if tag]
+        found.extend((place - (tag >> table.shift - 32)) % buckets for place, tag in tags)
+        answers[0] = lib.EXO_NO_ENTRY
+
+    form = ffi.new("struct exo_form *")
+    assert demux.shapes == 1 and lib.exo_demux_form(demux.native, 0, form) == 0
+    lib.exo_demux_install(demux.native, form, probe, ffi.NULL)
+    assert demux.classify([frame]) == [None] and len(found) == demux.conjuncts
+    lib.exo_demux_install(demux.native, form, ffi.NULL, ffi.NULL)
+    return found
+
+
+FARTHEST = 7  # buckets after its home: DEMUX_PROBE_CAP - 1
+
+
+def test_keys_chosen_against_a_known_seed_do_not_make_a_long_probe() -> None:
+    """1,500 keys that share one home bucket of 1,024: others are drawn, and every key is found near its home."""
+    words = chosen_against(9, 10, 1500)
+    demux = filled(9, words)
+    assert demux.classify([from_address(word) for word in words]) == list(range(1500))
+    assert demux.bytes - Demux(9).bytes < 200 * 1500  # an index that grew until these keys parted would be 1.7 MB
+    assert max(distances(demux, from_address(words[0]))) <= FARTHEST
+
+
+def test_keys_chosen_against_one_seed_lie_apart_under_another() -> None:
+    """50 of them fit behind their one home bucket, so nothing is drawn anew."""
+    words = chosen_against(9, 4, 50)
+    found = {seed: max(distances(filled(seed, words), from_address(words[0]))) for seed in (9, 10, 11)}
+    assert found[9] == FARTHEST and found[10] <= 2 and found[11] <= 2

@@ -173,6 +173,11 @@ def test_the_quota_refuses_instead_of_guessing():
         cubes.append(cube)
     with pytest.raises(ExhaustedError, match="region check"):
         solve((Conjunct.of({}, frame_bytes=25) or cubes[0],), cubes, quota=20)
+    whole, easy = Conjunct.of({}, frame_bytes=25), cubes[-1]
+    assert whole is not None
+    for refused in ([whole], [easy, whole], [whole, easy]):
+        with pytest.raises(ExhaustedError, match=r"conjunct \(at least 25 bytes\): region check"):
+            Region(tuple(cubes)).covers(refused, quota=20)
     many = tuple(cubes[0] for _ in range(1001))
     with pytest.raises(ExhaustedError, match="pairs"):
         overlap(many, many)
