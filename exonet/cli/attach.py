@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from exonet.cli import common
+from exonet.cli.outputs import check_outputs, outputs
 from exonet.clock import NS_PER_S
 from exonet.errors import UsageError
 from exonet.lab.plan import Networks, Plan, TapSource, Tenant
@@ -74,7 +75,7 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     plan = plan_of(arguments, command)
     common.find_modules(plan.tenants)
-    common.check_outputs(arguments.json, arguments.fates, arguments.pcap_out, arguments.event_log)
+    check_outputs(outputs(arguments))
     from exonet.lab.run import run as run_plan  # late: help and errors need no kernel
 
     names = ", ".join(address for tenant in plan.tenants for address in tenant.addresses)

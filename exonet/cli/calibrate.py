@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from exonet.cli import common
+from exonet.cli.outputs import check_outputs
 from exonet.errors import not_written
 
 EPILOG = """\
@@ -39,7 +40,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
-    common.check_outputs(arguments.out)
+    check_outputs([("--out", arguments.out)])
     from exonet.lab.calibrate import Calibration  # late: help and errors need no kernel
     from exonet.lab.results import host
 

@@ -2,7 +2,6 @@
 """What the commands share: one-line errors, option groups, the way a result is shown, the shipped trace."""
 
 import argparse
-import os
 import re
 import shutil
 import sys
@@ -259,18 +258,6 @@ def find_modules(tenants: Sequence[Tenant]) -> None:
     """A LibOS given as module:Class may lie in the working directory, as for `python -m`."""
     for tenant in tenants:
         find(tenant.stack, Path.cwd())
-
-
-def check_outputs(*paths: Path | str | None) -> None:
-    """Says before a run what could not be written after it."""
-    for path in paths:
-        if path is None or str(path) == "-":
-            continue
-        directory = Path(path).parent
-        if not directory.is_dir():
-            raise UsageError(f"output file {path}: there is no directory {directory}")
-        if not os.access(directory, os.W_OK) or Path(path).is_dir():
-            raise UsageError(f"output file {path}: it cannot be written there")
 
 
 def show(result: Result, json_path: str | None) -> int:

@@ -4,12 +4,15 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from exonet.cli import common
+from exonet.cli.outputs import Output, check_outputs
 from exonet.clock import Clock
 from exonet.errors import UsageError, not_written
+from exonet.lab.files import of_point, of_report
 from exonet.lab.plan import Plan, TapSource, Tenant, TraceSource, merge, parse_ring
 from exonet.lab.rates import Rate
 
@@ -105,7 +108,8 @@ def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
             arguments.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise not_written(f"report directory {arguments.out}", error) from None
-        common.check_outputs(arguments.out / "drops.csv")
+    captures = [] if arguments.trace is None else [arguments.trace]
+    check_outputs(written(arguments, rates), captures, arguments.costs)
     from exonet.lab.sweep import Sweep  # late: help and errors need no kernel
 
     sweep = Sweep(plan, rates, arguments.rings, arguments.packets, arguments.repeat, arguments.descriptors)
@@ -117,6 +121,15 @@ def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
         files = points.write(arguments.out)
         common.say(f"written: {', '.join(str(file) for file in files)}")
     return common.exit_code(failed=points.failed, interrupted=points.interrupted)
+
+
+def written(arguments: argparse.Namespace, rates: Sequence[Rate]) -> list[Output]:
+    """The report, and the files of every point."""
+    report: list[Output] = [] if arguments.out is None else [("--out", path) for path in of_report(arguments.out)]
+    points = list(product(rates, arguments.rings, range(arguments.repeat)))
+    for option, path in (("--pcap-out", arguments.pcap_out), ("--trace", arguments.event_log)):
+        report += [] if path is None else [(option, of_point(path, *point)) for point in points]
+    return report
 
 
 def plan_of(arguments: argparse.Namespace, command: Sequence[str]) -> Plan:

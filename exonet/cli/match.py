@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from exonet.cli import common
+from exonet.cli.outputs import check_outputs
 from exonet.clock import NS_PER_S
 from exonet.errors import MissingError, UsageError
 from exonet.wording import counted
@@ -82,13 +83,10 @@ def check_paths(arguments: argparse.Namespace) -> None:
         return
     from exonet.filters.match import open_capture
 
-    common.check_outputs(arguments.out)
     for path in arguments.captures:
-        if path.exists() and not path.is_file():  # what is read from a pipe is gone
-            continue
-        open_capture(path).close()
-        if arguments.out.exists() and path.samefile(arguments.out):
-            raise UsageError(f"--out {arguments.out}: it is one of the captures that are read")
+        if not path.exists() or path.is_file():  # what is read from a pipe is gone
+            open_capture(path).close()
+    check_outputs([("--out", arguments.out)], arguments.captures)
 
 
 def listed(compiled: Any, counts: Sequence[Any], arguments: argparse.Namespace) -> bool:

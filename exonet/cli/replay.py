@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from exonet.cli import common
+from exonet.cli.outputs import Output, check_outputs, outputs
 from exonet.errors import UsageError
+from exonet.lab.files import of_wire
 from exonet.lab.plan import Plan, Tenant, TraceSource, merge
 from exonet.lab.progress import Progress
 
@@ -105,7 +107,7 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     plan = plan_of(arguments, command)
     common.find_modules(plan.tenants)
-    common.check_outputs(arguments.json, arguments.fates, arguments.pcap_out, arguments.event_log)
+    check_outputs(written(arguments), [arguments.trace], arguments.costs)
     from exonet.lab.run import (
         run as run_plan,
     )  # the kernel and pyarrow take a while to load; help and errors need neither
@@ -113,6 +115,11 @@ def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     with Progress("replay") as progress:
         result = run_plan(plan, progress=progress)
     return common.show(result, arguments.json)
+
+
+def written(arguments: argparse.Namespace) -> list[Output]:
+    second = arguments.two_sided and arguments.pcap_out
+    return [*outputs(arguments), *([("--pcap-out", of_wire(arguments.pcap_out, 1))] if second else ())]
 
 
 def plan_of(arguments: argparse.Namespace, command: Sequence[str]) -> Plan:

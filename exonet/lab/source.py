@@ -9,6 +9,7 @@ from exonet.clock import Clock, wall_offset_ns
 from exonet.errors import FilterError, UsageError
 from exonet.filters.libpcap import Libpcap, Program
 from exonet.filters.syntax import to_pcap
+from exonet.lab.files import of_wire
 from exonet.lab.plan import Plan, Settings, TapSource, TraceSource
 from exonet.wire.capture import Trace
 from exonet.wire.impair import Impair, Impairments
@@ -72,9 +73,7 @@ def open_source(plan: Plan, stack: ExitStack, trace: Trace | None = None) -> Sou
         if impairments is not None:
             wire = stack.enter_context(Impair(wire, impairments, plan.settings.seed + number))
         if plan.settings.pcap_out is not None:
-            path = plan.settings.pcap_out
-            name = path if number == 0 else path.with_stem(f"{path.stem}-{number}")
-            wire = stack.enter_context(Tee(wire, name, epoch=epoch))
+            wire = stack.enter_context(Tee(wire, of_wire(plan.settings.pcap_out, number), epoch=epoch))
         wires.append(wire)
     return Source(tuple(wires), source.total, source.notes)
 

@@ -21,6 +21,7 @@ from pyarrow import parquet
 
 from exonet.clock import NS_PER_S, Clock
 from exonet.errors import not_written
+from exonet.lab.files import of_point, of_report
 from exonet.lab.load import TapLoad
 from exonet.lab.plan import Plan, TapSource, TraceSource
 from exonet.lab.plot import Curve, plot
@@ -118,7 +119,7 @@ class Points:
     def _write(self, directory: Path) -> list[Path]:
         reasons = sorted({reason for point in self.rows for reason in point.dropped})
         rows = [_flat(point, reasons) for point in self.rows]
-        files = [directory / f"drops.{kind}" for kind in ("csv", "parquet", "json", "png")]
+        files = of_report(directory)
         with files[0].open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]) if rows else ["rate", "ring"])
             writer.writeheader()
@@ -149,11 +150,6 @@ def _flat(point: Point, reasons: Sequence[str]) -> dict[str, Any]:
     row = asdict(point)
     dropped = row.pop("dropped")
     return {**row, "short": point.short, **{reason: dropped.get(reason, 0) for reason in reasons}}
-
-
-def _of_point(path: Path | None, rate: Rate, ring: int, repetition: int) -> Path | None:
-    """A file of its own for each point: trace-2-64-0.jsonl."""
-    return None if path is None else path.with_stem(f"{path.stem}-{rate.text}-{ring}-{repetition}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,13 +217,14 @@ class Sweep:
         On the virtual clock frames arrive when they are due, whatever happens (R16), so the load is the one asked for.
         """
         source = self.plan.source
+        pcap_out, events = self.plan.settings.pcap_out, self.plan.settings.trace
         settings = replace(
             self.plan.settings,
             rings=ring,
             buffers=ring,
             descriptors=self.descriptors or ring,
-            pcap_out=_of_point(self.plan.settings.pcap_out, rate, ring, repetition),
-            trace=_of_point(self.plan.settings.trace, rate, ring, repetition),
+            pcap_out=None if pcap_out is None else of_point(pcap_out, rate, ring, repetition),
+            trace=None if events is None else of_point(events, rate, ring, repetition),
         )
         if isinstance(source, TapSource):
             with TapLoad(source.name, rate.value, self.packets) as load:

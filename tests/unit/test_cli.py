@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from exonet.cli import attach, drops, replay
-from exonet.cli.common import SPINS, check_outputs, demo_trace, show, size, spin
+from exonet.cli.common import SPINS, demo_trace, show, size, spin
 from exonet.cli.main import COMMANDS, main, parser
 from exonet.clock import Clock
 from exonet.errors import RunError, UsageError
@@ -175,12 +175,6 @@ def test_no_argument_is_the_demo() -> None:
 @pytest.mark.parametrize(("text", "value"), [("65536", 65536), ("64K", 65536), ("1GiB", 1 << 30), ("1.5M", 1572864)])
 def test_sizes(text: str, value: int) -> None:
     assert size(text) == value
-
-
-def test_an_output_that_is_a_directory_is_refused_before_the_run(tmp_path: Path) -> None:
-    check_outputs(tmp_path / "out.json", None, "-")
-    with pytest.raises(UsageError, match="cannot be written there"):
-        check_outputs(tmp_path)
 
 
 def balanced(delivered: int) -> Ledger:

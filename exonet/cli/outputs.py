@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: MIT
+"""What a command is to write, checked before it runs: it can be written, and nothing is written over that is read, or
+that another option writes.
+"""
+
+import argparse
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from exonet.errors import UsageError
+
+__all__ = ["Output", "check_outputs", "outputs"]
+
+#: An option and its file, as it was given.
+Output = tuple[str, Path | str | None]
+
+
+def outputs(arguments: argparse.Namespace) -> list[Output]:
+    """Of the options that add_outputs, add_pcap_out and add_trace define."""
+    places = {"--json": "json", "--fates": "fates", "--pcap-out": "pcap_out", "--trace": "event_log"}
+    return [(option, getattr(arguments, name, None)) for option, name in places.items()]
+
+
+def check_outputs(written: Sequence[Output], captures: Sequence[Path] = (), costs: str | None = None) -> None:
+    """UsageError says what could not be written, or would destroy a file. costs: the argument of --costs."""
+    taken = {_file(path): "one of the captures that are read" for path in captures}
+    if costs is not None and Path(costs).is_file():
+        from exonet.kernel.schedule import MODELS  # late: a run without such a file needs no kernel here
+
+        if costs not in MODELS:
+            taken[_file(Path(costs))] = "the file of --costs"
+    for option, given in written:
+        if given is None or str(given) == "-":
+            continue
+        path = Path(given)
+        if not path.parent.is_dir():
+            raise UsageError(f"output file {path}: there is no directory {path.parent}")
+        if not os.access(path.parent, os.W_OK) or path.is_dir():
+            raise UsageError(f"output file {path}: it cannot be written there")
+        file, own = _file(path), f"the file of {option}"
+        if file is not None and taken.setdefault(file, own) != own:
+            raise UsageError(f"{option} {path}: it is {taken[file]}")
+
+
+def _file(path: Path) -> tuple[int, int] | Path | None:
+    """What two names of one file have in common; None for what may be named twice: a device, a pipe."""
+    try:
+        found = path.stat()
+    except OSError:
+        return Path(os.path.realpath(path))  # as far as its links go
+    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
