@@ -5,6 +5,7 @@
     ├── UsageError            the caller's mistake: exit code 2
     │   ├── CaptureError          a capture file that cannot be read
     │   ├── FilterError           a filter that cannot be parsed or decomposed
+    │   │   └── UndecomposableError   it means something, but is no small union of conjuncts
     │   ├── InterfaceError        a device that cannot be made or attached
     │   └── MissingError          a tool, library or privilege that is not there
     ├── RunError              the run failed: exit code 1
@@ -44,6 +45,10 @@ class CaptureError(UsageError):
 
 class FilterError(UsageError):
     """A filter cannot be parsed, or does not decompose into conjuncts."""
+
+
+class UndecomposableError(FilterError):
+    """libpcap compiles a filter, but it does not decompose into conjuncts."""
 
 
 class InterfaceError(UsageError):

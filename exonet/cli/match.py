@@ -13,7 +13,7 @@ from typing import Any
 from exonet.cli import common
 from exonet.cli.outputs import check_outputs
 from exonet.clock import NS_PER_S
-from exonet.errors import MissingError, UsageError
+from exonet.errors import ExhaustedError, FilterError, MissingError, UndecomposableError, UsageError
 from exonet.wording import counted
 
 FIRST = 20
@@ -31,7 +31,7 @@ classifiers:
   native     the demux with machine code (needs llvmlite, else the table answers)
   table      the demux without
   reference  the filter's conjuncts in Python, slowly
-  libpcap    what tcpdump runs
+  libpcap    what tcpdump runs; also of a filter that does not decompose
 
 examples:
   exonet filter match 'udp port 53' trace.pcapng
@@ -64,9 +64,14 @@ def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     from exonet.filters.match import Matched
 
     check_paths(arguments)
-    compiled = compile_filter(arguments.text)
     counts = [Matched(path) for path in arguments.captures]
-    agreed = check(compiled, counts) if arguments.check else listed(compiled, counts, arguments)
+    try:
+        if arguments.check:
+            agreed = check(compile_filter(arguments.text), counts)
+        else:
+            agreed = listed(one_classifier(arguments.text, arguments.classifier), counts, arguments)
+    except (UndecomposableError, ExhaustedError) as error:
+        raise FilterError(f"{error}; --classifier libpcap would do, it needs no conjuncts") from None
     show(counts, arguments)
     return 0 if agreed and not any(count.broken for count in counts) else 1
 
@@ -89,12 +94,11 @@ def check_paths(arguments: argparse.Namespace) -> None:
     check_outputs([("--out", arguments.out)], arguments.captures)
 
 
-def listed(compiled: Any, counts: Sequence[Any], arguments: argparse.Namespace) -> bool:
+def listed(classifier: Any, counts: Sequence[Any], arguments: argparse.Namespace) -> bool:
     """Reads the captures; prints and writes what matches as asked. A frame that is only counted costs no Python."""
     from exonet.filters.match import matching, open_capture
     from exonet.wire.pcapng import PcapngFile
 
-    classifier = one_classifier(compiled, arguments.classifier)
     left: float = math.inf if arguments.all else 0 if arguments.count or arguments.json else FIRST
     with ExitStack() as stack:
         out = stack.enter_context(PcapngFile(arguments.out)) if arguments.out else None
@@ -116,10 +120,14 @@ def listed(compiled: Any, counts: Sequence[Any], arguments: argparse.Namespace) 
     return True
 
 
-def one_classifier(compiled: Any, asked: str | None) -> Any:
+def one_classifier(text: str, asked: str | None) -> Any:
     """The one that was asked for; without a word the native one, or the table where llvmlite is not installed."""
-    from exonet.filters.classifier import Kind, classifier
+    from exonet.filters.classifier import Kind, LibpcapClassifier, classifier
+    from exonet.filters.compile import compile_filter, program_of
 
+    if asked == Kind.LIBPCAP.value:
+        return LibpcapClassifier(program_of(text))
+    compiled = compile_filter(text)
     try:
         return classifier(Kind(asked or "native"), compiled)
     except MissingError as error:

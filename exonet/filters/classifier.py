@@ -18,11 +18,11 @@ from exonet.abi import NO_OWNER, check, ffi, lib
 from exonet.errors import ExhaustedError
 from exonet.filters.compile import CompiledFilter
 from exonet.filters.form import Form
-from exonet.filters.libpcap import Libpcap
+from exonet.filters.libpcap import Libpcap, Program
 from exonet.filters.native import NativeCode, compile_form
 from exonet.wire.capture import Burst
 
-__all__ = ["MOST", "Classifier", "Kind", "classifier"]
+__all__ = ["MOST", "Classifier", "Kind", "LibpcapClassifier", "classifier"]
 
 SEED = 1
 MOST = 4096
@@ -89,12 +89,12 @@ class ReferenceClassifier:
 
 
 class LibpcapClassifier:
-    """libpcap's bpf_filter on the frames where they lie. It sees nothing of our compiler but the text."""
+    """libpcap's bpf_filter on the frames where they lie. It sees nothing of our compiler."""
 
-    def __init__(self, filter: CompiledFilter) -> None:
+    def __init__(self, program: Program) -> None:
         import numpy as np
 
-        self._program = Libpcap().compile(filter.text)
+        self._program = program
         run, self._instructions = self._program.addresses
         self._run = ffi.cast("uint32_t (*)(uintptr_t, uintptr_t, uint32_t, uint32_t)", run)
         fields = {"data": np.uintp, "wire_len": np.uint32, "len": np.uint32}
@@ -129,5 +129,5 @@ def classifier(kind: Kind, filter: CompiledFilter) -> Classifier:
     if kind is Kind.REFERENCE:
         return ReferenceClassifier(filter)
     if kind is Kind.LIBPCAP:
-        return LibpcapClassifier(filter)
+        return LibpcapClassifier(Libpcap().compile(filter.text))
     return DemuxClassifier(filter, native=kind is Kind.NATIVE)

@@ -15,7 +15,7 @@ decompose.
 
 from dataclasses import dataclass
 
-from exonet.errors import FilterError
+from exonet.errors import FilterError, UndecomposableError
 from exonet.filters.conjunct import Conjunct
 from exonet.filters.fields import Expression
 from exonet.filters.libpcap import Libpcap, Program
@@ -46,11 +46,20 @@ class CompiledFilter:
         return tuple(sorted(value for value in found if value is not None))
 
 
+def program_of(source: str | Expression) -> Program:
+    """libpcap's program alone, which needs no conjuncts. FilterError (does not parse), MissingError (no libpcap)."""
+    text = to_pcap(source)
+    try:
+        return Libpcap().compile(text)
+    except FilterError as error:
+        raise of_source(error, source, text) from None
+
+
 def compile_filter(source: str | Expression, templates: Templates | None = None) -> CompiledFilter:
     """Compiles pcap-filter text, the text of a Python expression, or an expression object.
 
     templates: what is known from filters compiled before, so that only values are new in most.
-    Raises FilterError (does not parse, does not decompose), MissingError (no libpcap).
+    Raises FilterError (does not parse), UndecomposableError, MissingError (no libpcap).
     """
     text = to_pcap(source)
     try:
@@ -65,7 +74,7 @@ def of_source(error: FilterError, source: str | Expression, text: str) -> Filter
     what was meant as an expression, the name that is wrong in it.
     """
     if str(source) != text:
-        return FilterError(f'filter "{shown(str(source))}": {error}')
+        return type(error)(f'filter "{shown(str(source))}": {error}')
     wrong = misspelt(text)
     return FilterError(f'filter "{shown(text)}": {wrong}') if wrong else error
 
@@ -76,7 +85,7 @@ def conjuncts_of(walk: Walk) -> tuple[Conjunct, ...]:
 
 
 def decompose(program: Program, templates: Templates | None = None) -> tuple[Conjunct, ...]:
-    """The conjuncts of a compiled program. FilterError with the reason where there are none."""
+    """The conjuncts of a compiled program. UndecomposableError, or FilterError where it takes nothing."""
     if templates:
         return fill(program, templates).conjuncts
     try:
@@ -106,5 +115,5 @@ def _takes_nothing(program: Program) -> FilterError:
     )
 
 
-def _undecomposable(program: Program, reason: Undecomposable) -> FilterError:
-    return FilterError(f'filter "{shown(program.text)}": cannot be decomposed into conjuncts: {reason}')
+def _undecomposable(program: Program, reason: Undecomposable) -> UndecomposableError:
+    return UndecomposableError(f'filter "{shown(program.text)}": cannot be decomposed into conjuncts: {reason}')

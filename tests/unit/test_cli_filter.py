@@ -442,5 +442,5 @@ def test_a_missing_library_is_not_hidden(monkeypatch: pytest.MonkeyPatch, capsys
         raise MissingError(f"{kind.value}: not there")
 
     monkeypatch.setattr(classifiers, "classifier", missing)
-    assert main(["filter", "match", "udp", str(WEB), "--classifier", "libpcap"]) == 2
-    assert capsys.readouterr().err == "exonet: error: libpcap: not there\n"
+    assert main(["filter", "match", "udp", str(WEB), "--classifier", "table"]) == 2
+    assert capsys.readouterr().err == "exonet: error: table: not there\n"
