@@ -227,9 +227,12 @@ class Address6(Field):
 
     def number(self, value: Operand) -> int:
         try:
-            return int(IPv6Address(value))
+            address = IPv6Address(value)
         except ValueError:
             raise FieldError(f"{self.name} {said(value)}: must be an IPv6 address such as 2001:db8::1") from None
+        if address.scope_id is not None:
+            raise FieldError(f"{self.name} {said(value)}: must have no zone")
+        return int(address)
 
     def _relation(self, relation: str, value: int, mask: int | None = None) -> Expression:
         if mask is not None or relation not in ("=", "!="):
@@ -248,6 +251,8 @@ class Address6(Field):
             network = IPv6Network(prefix)
         except ValueError as reason:
             raise FieldError(f"{self.name}.within({said(prefix)}): {shown(str(reason), SHOWN)}") from None
+        if network.network_address.scope_id is not None:
+            raise FieldError(f"{self.name}.within({said(prefix)}): must have no zone")
         return Expression(f"ip6 {self._side} net {network}")
 
 

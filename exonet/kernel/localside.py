@@ -62,6 +62,8 @@ class LocalSide:
             bits = ipaddress.ip_address(self.address).max_prefixlen
         except ValueError:
             raise UsageError(f"local side: address {self.address!a}: must be an IPv4 or IPv6 address") from None
+        if "%" in self.address:
+            raise UsageError(f"local side: address {self.address!a}: must have no zone")
         if self.prefix is not None and not 0 <= self.prefix <= bits:
             raise UsageError(f"local side: prefix {self.prefix}: must be 0..{bits}")
 

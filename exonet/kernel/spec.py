@@ -90,9 +90,12 @@ class LibOSSpec:
 
     def _interface(self, address: str) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:
         try:
-            return ipaddress.ip_interface(address)
+            interface = ipaddress.ip_interface(address)
         except ValueError:
             raise UsageError(f"LibOS {self.name}: address {address!a}: must be one, as in 10.7.0.2/24") from None
+        if "%" in address:
+            raise UsageError(f"LibOS {self.name}: address {address!a}: must have no zone")
+        return interface
 
     @property
     def interfaces(self) -> tuple[ipaddress.IPv4Interface | ipaddress.IPv6Interface, ...]:

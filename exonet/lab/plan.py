@@ -14,6 +14,7 @@ from exonet.clock import SPIN_NS, Clock
 from exonet.errors import UsageError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
+_ZONE = re.compile("%[^/]*")
 _FLAGS = ("process", "inline")
 _SINK = ("stack", "sink")
 _BROADCAST = ipaddress.IPv4Address("255.255.255.255")
@@ -177,6 +178,8 @@ def parse_interface(
         interface = ipaddress.ip_interface(text.strip())
     except ValueError:
         raise UsageError(f'{what}: "{text}" is not an address; write e.g. 10.7.0.2/24 or fd07::2/64') from None
+    if "%" in text:
+        raise UsageError(f'{what}: "{text}": an address has no zone here; write {_ZONE.sub("", text)}')
     if need_prefix and "/" not in text:
         raise UsageError(
             f"{what}: {text} has no prefix length; write e.g. {text}/{24 if interface.version == 4 else 64}"

@@ -101,6 +101,8 @@ def check_address(text: str) -> Address:
         address = None
     if address is None:
         raise InterfaceError(f"host address {text!r}: want ADDRESS/PREFIX, as in 10.7.0.1/24 or fd07::1/64")
+    if "%" in text:
+        raise InterfaceError(f"host address {text!r}: must have no zone")
     host = address.ip
     if host.is_multicast or host.is_unspecified or str(host) == "255.255.255.255":
         raise InterfaceError(f"host address {text}: it is not the address of one host; want one as in 10.7.0.1/24")

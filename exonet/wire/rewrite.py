@@ -26,9 +26,12 @@ def parse_mac(text: str) -> bytes:
 def parse_prefix(text: str) -> Network:
     """`10.0.0.0/8`, `2001:db8::/32`, or one address. Raises UsageError."""
     try:
-        return ipaddress.ip_network(text.strip("[]"), strict=False)
+        network = ipaddress.ip_network(text.strip("[]"), strict=False)
     except ValueError as error:
         raise UsageError(f'network "{text}": {error}; must be as 10.0.0.0/8 or 2001:db8::/32') from None
+    if "%" in text:
+        raise UsageError(f'network "{text}": must have no zone')
+    return network
 
 
 def _number(text: str, least: int, most: int, what: str) -> int:
