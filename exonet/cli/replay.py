@@ -26,8 +26,8 @@ A binding gives the packets that FILTER takes to a LibOS called NAME. FILTER is 
   side=clients, side=servers   of a two-sided replay, only what that side sent (default: both)
   mac=MAC          its own station address; with local= it takes only what is sent to both
   buffers=N        receive buffers it posts
-The same NAME again adds a filter to that LibOS. Bindings of different LibOSes must be disjoint, or one inside another:
-the narrower one wins, in whatever order they are written.
+The same NAME again adds a filter to that LibOS, and options that do not contradict the ones before. Bindings of
+different LibOSes must be disjoint, or one inside another: the narrower one wins, in whatever order they are written.
 Every LibOS is subscribed to every group: it gets a copy of each broadcast and multicast packet that FILTER takes,
 whatever others get, and of announcements (gratuitous ARP, router advertisements, DHCP offers, mDNS) also what FILTER
 does not take; --exclude 'ether multicast' leaves them all out. ARP requests for a local= address go to its LibOS, ICMP

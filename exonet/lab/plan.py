@@ -9,16 +9,18 @@ import ipaddress
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from exonet.clock import SPIN_NS, Clock
 from exonet.errors import UsageError
 
+T = TypeVar("T")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 _ZONE = re.compile("%[^/]*")
 _FLAGS = ("process", "inline")
-_SINK = ("stack", "sink")
 _BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 _KEYS = ("stack", "local", "port", "side", "mac", "buffers")
+_LOCALS = ("any", "none")
 SIDES = ("clients", "servers")
 
 
@@ -27,7 +29,8 @@ class Tenant:
     """An environment to be: its LibOS and what it is bound to. process None: as the clock has it.
 
     local: "any" or "none", where its addresses do not say it; None: as the source has it. ports: the UDP ports that
-    its LibOS serves, () those that its filters name. side: of a two-sided replay, None: both.
+    its LibOS serves, () those that its filters name. side: of a two-sided replay, None: both. said: the options that
+    were given, with their values.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Tenant:
     side: str | None = None
     mac: str | None = None
     buffers: int | None = None
+    said: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     @classmethod
     def parse_binding(cls, text: str) -> "Tenant":
@@ -85,9 +89,7 @@ class Tenant:
         for option in options:
             key, equals, value = option.partition("=")
             if option in _FLAGS:
-                if tenant.process is not None and tenant.process != (option == "process"):
-                    raise UsageError(f"{what}: it is process or inline, not both")
-                tenant = replace(tenant, process=option == "process")
+                tenant = replace(tenant._saying("mode", option, what), process=option == "process")
             elif equals and key in _KEYS:
                 tenant = tenant._with(key, value.strip(), what)
             else:
@@ -96,36 +98,51 @@ class Tenant:
         return tenant
 
     def _with(self, key: str, value: str, what: str) -> "Tenant":
-        if key == "stack":
-            return replace(self, stack=value)
         if key == "mac":
-            return replace(self, mac=parse_mac(value, what))
-        if key == "buffers":
-            return replace(self, buffers=parse_count(value, f"{what}: buffers", 1, 32768))
+            value = parse_mac(value, what)
+        if key == "side" and value not in SIDES:
+            raise UsageError(f'{what}: side "{value}": it must be {" or ".join(SIDES)}')
+        if key == "local" and value not in _LOCALS:
+            value = str(parse_interface(value, what))
+            return replace(self._saying(key, value, what), addresses=_added(self.addresses, (value,)))
         if key == "port":
-            return replace(self, ports=(*self.ports, parse_count(value, f"{what}: port", 1, 65535)))
-        if key == "side":
-            if value not in SIDES:
-                raise UsageError(f'{what}: side "{value}": it must be {" or ".join(SIDES)}')
-            return replace(self, side=value)
-        if value in ("any", "none"):
-            return replace(self, local=value)
-        return replace(self, addresses=(*self.addresses, str(parse_interface(value, what))))
+            port = parse_count(value, f"{what}: port", 1, 65535)
+            return replace(self._saying(key, str(port), what), ports=_added(self.ports, (port,)))
+        if key == "buffers":
+            buffers = parse_count(value, f"{what}: buffers", 1, 32768)
+            return replace(self._saying(key, str(buffers), what), buffers=buffers)
+        changes: dict[str, Any] = {key: value}
+        return replace(self._saying(key, value, what), **changes)
+
+    def _saying(self, key: str, value: str, what: str) -> "Tenant":
+        """UsageError where another value was given before, and there is but one."""
+        several = key == "port" or (key == "local" and value not in _LOCALS)
+        for other, before in self.said:
+            if other == key and before != value and not (several and before not in _LOCALS):
+                if key == "mode":
+                    raise UsageError(f"{what}: it is process or inline, not both")
+                raise UsageError(f"{what}: {key}={before} and {key}={value}: it must be one of them")
+        return replace(self, said=_added(self.said, ((key, value),)))
 
     def merged(self, other: "Tenant") -> "Tenant":
-        """Another --bind of the same name adds its filter and its options."""
-        changes = {
-            key: getattr(other, key)
-            for key, default in (*((key, None) for key in ("process", "local", "side", "mac", "buffers")), _SINK)
-            if getattr(other, key) != default
-        }
+        """Another --bind of the same name adds its filter and its options. UsageError where they contradict."""
+        tenant = self
+        for key, value in other.said:
+            tenant = tenant._saying(key, value, f"--bind {self.name}")
+        given = {"process" if key == "mode" else key for key, _ in other.said}
+        alone = given & {"process", "stack", "local", "side", "mac", "buffers"}
         return replace(
-            self,
+            tenant,
             bindings=self.bindings + other.bindings,
-            addresses=self.addresses + other.addresses,
-            ports=self.ports + other.ports,
-            **changes,
+            addresses=_added(self.addresses, other.addresses),
+            ports=_added(self.ports, other.ports),
+            **{key: getattr(other, key) for key in alone},
         )
+
+
+def _added(there: tuple[T, ...], more: tuple[T, ...]) -> tuple[T, ...]:
+    """Each once, in the order in which they came."""
+    return tuple(dict.fromkeys(there + more))
 
 
 def _is_option(part: str) -> bool:

@@ -61,6 +61,41 @@ def test_the_same_name_again_adds_a_filter() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        ("stack=echo", "stack=sink", "stack=echo and stack=sink"),
+        ("stack=sink", "stack=echo", "stack=sink and stack=echo"),
+        ("inline", "process", "it is process or inline, not both"),
+        ("side=clients", "side=servers", "side=clients and side=servers"),
+        ("mac=02:00:00:00:00:01", "mac=02:00:00:00:00:02", "mac=02:00:00:00:00:01 and mac=02:00:00:00:00:02"),
+        ("buffers=8", "buffers=16", "buffers=8 and buffers=16"),
+        ("local=any", "local=none", "local=any and local=none"),
+        ("local=none", "local=10.0.0.1/24", "local=none and local=10.0.0.1/24"),
+        ("local=fd00::1", "local=any", "local=fd00::1/128 and local=any"),
+    ],
+)
+def test_options_of_a_name_must_not_contradict(one: str, other: str, said: str) -> None:
+    first, second = (Tenant.parse_binding(f"a=tcp port {n},{option}") for n, option in ((80, one), (53, other)))
+    between = Tenant.parse_binding("a=udp")
+    with pytest.raises(UsageError, match=r"^--bind a: ") as caught:
+        merge([first, between, second])
+    assert said in str(caught.value)
+    with pytest.raises(UsageError, match=r'^binding "a=tcp,') as caught:
+        Tenant.parse_binding(f"a=tcp,{one},{other}")
+    assert said in str(caught.value)
+
+
+def test_options_of_a_name_may_be_repeated() -> None:
+    options = "stack=echo,inline,side=clients,mac=02:00:00:00:00:0A,buffers=8,local=10.0.0.1/24,port=7"
+    again = options.replace("0A", "0a").replace("=8", "=08")
+    one, other = Tenant.parse_binding(f"a=tcp,{options}"), Tenant.parse_binding(f"a=udp,{again},port=9,local=fd00::1")
+    (both,) = merge([one, other, one])
+    assert both.bindings == ("tcp", "udp", "tcp")
+    assert (both.stack, both.process, both.side, both.buffers) == ("echo", False, "clients", 8)
+    assert (both.addresses, both.ports) == (("10.0.0.1/24", "fd00::1/128"), (7, 9))
+
+
 NETWORK = Networks.parse(["10.7.0.1/24", "fd07::1/64"])
 
 
