@@ -19,6 +19,7 @@ from exonet.wording import printable
 
 T = TypeVar("T")
 
+QUOTE = "a filter of several words has to be quoted, as in 'tcp port 80'"
 DEMO = "web-dns.pcapng"
 VIRTUAL_ONLY = {"costs": "host", "slices": "", "interrupt": "poll", "budget": 64}
 SPINS = {"polling": (1 << 64) - 1, "sleeping": 0}
@@ -26,12 +27,24 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B)?", re.IGNORECASE)
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, as UsageError."""
+    """An argument parser whose errors are one line, as UsageError. takes_filter: words too many may be of a filter."""
 
-    def __init__(self, *arguments: object, **named: object) -> None:
+    def __init__(self, *arguments: object, takes_filter: bool = False, **named: object) -> None:
+        self.takes_filter = takes_filter
         named.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         named.setdefault("allow_abbrev", False)
         super().__init__(*arguments, **named)  # type: ignore[arg-type]  # argparse's own keywords, passed through
+
+    def parse_known_args(  # type: ignore[override]  # the overloads of argparse say no more
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """What a command does not know is refused by that command, so that its own help is named."""
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            words = self.takes_filter and not any(word.startswith("-") for word in unknown)
+            hint = f"; {QUOTE}" if words else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return known, unknown
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")

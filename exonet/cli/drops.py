@@ -42,6 +42,7 @@ def add(commands: Any) -> None:
         help="sweep offered load and ring size: where packets are lost",
         description=__doc__.partition(": ")[2],
         epilog=EPILOG,
+        takes_filter=True,
     )
     parser.set_defaults(run=run)
     parser.add_argument(

@@ -46,7 +46,11 @@ def add(commands: Any) -> None:
     )
     actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
     explain = actions.add_parser(
-        "explain", help="its conjuncts, shapes and code", description=EXPLAIN, epilog=EXPLAIN_EPILOG
+        "explain",
+        help="its conjuncts, shapes and code",
+        description=EXPLAIN,
+        epilog=EXPLAIN_EPILOG,
+        takes_filter=True,
     )
     explain.set_defaults(run=run)
     explain.add_argument("text", metavar="FILTER", help="pcap-filter syntax, or an expression over header fields")

@@ -4,6 +4,7 @@
 import argparse
 import json
 import math
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ from exonet.errors import ExhaustedError, FilterError, MissingError, Undecomposa
 from exonet.wording import counted
 
 FIRST = 20
+#: What looks like a word of a filter, and not like the name of a file.
+_BARE = re.compile(r"(?!.*\.(?:p?cap(?:ng)?|gz|dmp)$)[^/]+")
 KINDS = ("native", "table", "reference", "libpcap")
 
 DESCRIPTION = """\
@@ -43,7 +46,11 @@ examples:
 
 def add(actions: Any) -> None:
     parser = actions.add_parser(
-        "match", help="the frames of captures that it takes", description=DESCRIPTION, epilog=EPILOG
+        "match",
+        help="the frames of captures that it takes",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        takes_filter=True,
     )
     parser.set_defaults(run=run)
     parser.add_argument("text", metavar="FILTER", help="pcap-filter syntax, or an expression over header fields")
@@ -84,6 +91,9 @@ def check_paths(arguments: argparse.Namespace) -> None:
     """What would be found out late, or would destroy a capture."""
     if arguments.check and (arguments.classifier or arguments.all or arguments.out):
         raise UsageError("--check asks every classifier and lists nothing: leave --classifier, --all and --out out")
+    first = arguments.captures[0]
+    if not first.exists() and _BARE.fullmatch(str(first)):
+        raise UsageError(f"capture {first}: there is no such file; {common.QUOTE}")
     if arguments.out is None:
         return
     from exonet.filters.match import open_capture

@@ -50,7 +50,11 @@ def demo() -> list[str]:
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
-        "replay", help="replay a capture into LibOSes", description=__doc__.partition(": ")[2], epilog=EPILOG
+        "replay",
+        help="replay a capture into LibOSes",
+        description=__doc__.partition(": ")[2],
+        epilog=EPILOG,
+        takes_filter=True,
     )
     parser.set_defaults(run=run)
     parser.add_argument("trace", type=Path, metavar="TRACE", help="pcap or pcapng, gzip or not")

@@ -16,6 +16,9 @@ from exonet.errors import UsageError
 
 T = TypeVar("T")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
+NAME_RULE = 'which has 1 to 64 letters, digits, ".", "_", ":" and "-", and begins with a letter or digit'
+#: An option, of whatever name.
+_WORD = re.compile(r"[A-Za-z][\w-]*(?:\s*=(?!=).*)?", re.DOTALL)
 _ZONE = re.compile("%[^/]*")
 _FLAGS = ("process", "inline")
 _BROADCAST = ipaddress.IPv4Address("255.255.255.255")
@@ -53,13 +56,17 @@ class Tenant:
         """
         name, equals, rest = text.partition("=")
         if not equals or not _NAME.fullmatch(name):
+            why = f'"{name}" is no name, {NAME_RULE}; ' if equals else ""
             raise UsageError(
-                f"binding \"{text}\": it must be NAME=FILTER, as in web='tcp port 80' or dns='udp port 53,stack=echo'"
+                f'binding "{text}": {why}'
+                "it must be NAME=FILTER, as in web='tcp port 80' or dns='udp port 53,stack=echo'"
             )
         parts = rest.split(",")
         options: list[str] = []
         while len(parts) > 1 and _is_option(parts[-1].strip()):
             options.insert(0, parts.pop().strip())
+        if len(parts) > 1 and _WORD.fullmatch(parts[-1].strip()):  # no filter in either language ends so
+            raise _no_option(f"--bind {name}", parts[-1].strip())
         filter_text = ",".join(parts).strip()
         if not filter_text:
             raise UsageError(
@@ -93,8 +100,7 @@ class Tenant:
             elif equals and key in _KEYS:
                 tenant = tenant._with(key, value.strip(), what)
             else:
-                known = ", ".join([*_FLAGS, *(f"{key}=…" for key in _KEYS)])
-                raise UsageError(f'{what}: unknown option "{option}"; known are {known}')
+                raise _no_option(what, option)
         return tenant
 
     def _with(self, key: str, value: str, what: str) -> "Tenant":
@@ -143,6 +149,11 @@ class Tenant:
 def _added(there: tuple[T, ...], more: tuple[T, ...]) -> tuple[T, ...]:
     """Each once, in the order in which they came."""
     return tuple(dict.fromkeys(there + more))
+
+
+def _no_option(what: str, option: str) -> UsageError:
+    known = ", ".join([*_FLAGS, *(f"{key}=…" for key in _KEYS)])
+    return UsageError(f'{what}: "{option.partition("=")[0].rstrip()}" is no option; the options are {known}')
 
 
 def _is_option(part: str) -> bool:

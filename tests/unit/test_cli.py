@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from exonet.cli import attach, drops, replay
-from exonet.cli.common import SPINS, demo_trace, show, size, spin
+from exonet.cli.common import QUOTE, SPINS, demo_trace, show, size, spin
 from exonet.cli.main import COMMANDS, main, parser
 from exonet.clock import Clock
 from exonet.errors import RunError, UsageError
@@ -110,6 +110,24 @@ def test_a_callers_mistake_is_one_line_and_exit_code_2(
 ) -> None:
     assert main(words) == 2
     assert message in error_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--fly"], "(see exonet --help)"),
+        (["replay", "t.pcap", "--bind", "a=ip", "--fly"], "arguments: --fly (see exonet replay --help)"),
+        (["show", "bindings", "more"], "arguments: more (see exonet show --help)"),
+        (["filter", "--fly"], "exonet filter --help"),
+        (["filter", "explain", "arp", "--fly"], "arguments: --fly (see exonet filter explain --help)"),
+        (["filter", "match", "arp", "t.pcap", "--fly"], "exonet filter match --help"),
+        (["filter", "explain", "tcp", "port", "80"], f"port 80; {QUOTE} (see exonet filter explain --help)"),
+        (["replay", "t.pcap", "--bind", "web=tcp", "port", "80"], f"port 80; {QUOTE} (see exonet replay --help)"),
+    ],
+)
+def test_a_hint_is_of_the_command(words: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert hint in error_line(capsys)
 
 
 def test_a_replay_as_the_issue_writes_it() -> None:

@@ -3,6 +3,7 @@
 
 import pytest
 
+from exonet.cli.common import QUOTE
 from exonet.cli.main import main
 from exonet.filters.libpcap import Libpcap
 from exonet.filters.match import open_capture
@@ -39,3 +40,15 @@ def test_what_libpcap_does_not_know_either_is_refused_as_ever(text: str, capsys:
     said = refused(capsys, "match", text, WEB)
     assert "would do" not in said
     assert refused(capsys, "match", text, WEB, "--classifier", "libpcap") == said
+
+
+@pytest.mark.parametrize("words", [("tcp", "port", "80", WEB), ("host", "10.0.0.1", WEB), ("tcp", "port", "80")])
+def test_a_filter_that_is_not_quoted_is_seen(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "match", *words)
+    assert said == f"exonet: error: capture {words[1]}: there is no such file; {QUOTE}"
+    assert QUOTE in refused(capsys, "explain", *words[:3])
+
+
+@pytest.mark.parametrize("name", ["no/such", "trace.pcap", "trace.pcapng", "trace.cap.gz", "/no"])
+def test_a_capture_that_is_missing_is_no_word_of_a_filter(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert QUOTE not in refused(capsys, "match", "udp", name, WEB)
