@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from exonet.clock import format_duration
-from exonet.errors import UsageError
+from exonet.errors import RunError, UsageError
 from exonet.wording import counted
 
 DESCRIPTION = """\
 Asks a running attach or replay for its state, and prints it. The machine answers between two bursts of frames and is
-not slowed down. Runs on the virtual clock cannot be asked. What runs as root is shown to root.
+not slowed down. Runs on the virtual clock cannot be asked. A user is shown what that user runs; root is shown what
+everybody runs (whose XDG_RUNTIME_DIR is /run/user/UID, or is not set).
 """
 
 EPILOG = """\
@@ -120,11 +121,23 @@ def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     if arguments.json:
         told = {"pid": state.pid, "machine": machine.name, arguments.topic: list(state.rows)}
         print(json.dumps(told, indent=2))
-    elif arguments.topic == "machine":
-        print("\n".join(machine_lines(machine.name, state.rows[0])))
-    else:
-        print("\n".join(table(COLUMNS[arguments.topic], state.rows) if state.rows else [f"no {arguments.topic}"]))
+        return 0
+    try:
+        text = "\n".join(lines(machine.name, arguments.topic, state.rows))
+    except (LookupError, TypeError, ValueError, AttributeError):
+        raise RunError(f"machine {machine.name}: no reply of a machine") from None
+    print(text)
     return 0
+
+
+def lines(name: str, topic: str, rows: Sequence[Row]) -> Iterator[str]:
+    """What is printed of a topic. LookupError, TypeError, ValueError or AttributeError where it is not of that form."""
+    if topic == "machine":
+        yield from map(printable, machine_lines(name, rows[0]))
+    elif rows:
+        yield from table(COLUMNS[topic], rows)
+    else:
+        yield f"no {topic}"
 
 
 def choose(machines: Sequence[Any], closed: Sequence[str], wanted: str | None) -> Any:

@@ -32,6 +32,7 @@ from exonet.errors import RunError
 __all__ = ["OVERRIDE", "Row", "StateSocket", "Topics", "directories", "is_alive", "is_trusted"]
 
 OVERRIDE = "EXONET_RUN_DIR"
+TEMPORARY = Path("/tmp")
 VERSION = 1
 REQUEST = 256
 CLIENTS = 8
@@ -55,7 +56,7 @@ def directories() -> tuple[Path, ...]:
         return (Path(os.environ[OVERRIDE]),)
     session = os.environ.get("XDG_RUNTIME_DIR")
     own = (Path(session) / "exonet",) if session else ()
-    return (Path("/run/exonet"), *own, Path(f"/tmp/exonet-{os.geteuid()}"))
+    return (Path("/run/exonet"), *own, TEMPORARY / f"exonet-{os.geteuid()}")
 
 
 def is_trusted(directory: Path) -> bool:
