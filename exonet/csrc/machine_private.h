@@ -8,7 +8,7 @@
 #include "exo_kernel.h"
 
 enum { EXO_MOST_PIECES = 18 };   /* of a frame that a LibOS sends */
-enum { NEIGHBOURS = 1024, HELD_FRAGMENTS = 64, FRAGMENT_FLOWS = 1024, WATCHES = 512 };
+enum { NEIGHBOURS = 1024, HELD_FRAGMENTS = 64, FRAGMENT_FLOWS = 1024, FRAGMENT_WAYS = 4, FRAGMENT_SOURCES = 256, WATCHES = 512 };
 
 /* The owners of frames that were held back in the NIC for a slow LibOS, from the next one on. */
 struct held_back {
@@ -79,19 +79,23 @@ struct datagram {
 struct fragment_flow {
     struct datagram key;
     uint32_t binding;
-    uint64_t expires;
+    uint32_t env;                          /* its slot */
+    uint64_t expires;                      /* 0: free */
 };
 
 struct held_fragment {
     struct exo_frame frame;                /* data: malloc'ed; NULL: free slot */
     struct datagram key;
+    uint32_t source;                       /* which of the sources' counts it is in */
     uint64_t expires;
 };
 
 struct fragments {
-    struct fragment_flow flow[FRAGMENT_FLOWS];
+    struct fragment_flow flow[FRAGMENT_FLOWS / FRAGMENT_WAYS][FRAGMENT_WAYS];
+    uint32_t flows[EXO_MAX_ENVS];          /* of each environment, by slot */
     struct held_fragment held[HELD_FRAGMENTS];
     uint32_t held_count;
+    uint32_t held_of[FRAGMENT_SOURCES];    /* of each source, as far as its hash tells */
 };
 
 struct simulation {

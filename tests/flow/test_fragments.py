@@ -85,6 +85,42 @@ def test_r05_fragments_that_wait_cost_nobody_those_that_follow_their_first(build
     assert bench.drops() == {"demux.fragment_lost": 300}
 
 
+def from_source(index: int, number: int, last: int) -> bytes:
+    frame = bytearray(named(index, number))
+    frame[29] = last
+    return bytes(frame)
+
+
+def test_r05_who_has_many_waiting_loses_them_first(build: Build) -> None:
+    """A source that fills the room leaves as much as they need to those that have less; all that goes is counted."""
+    flood = [(i, from_source(1, i, 77)) for i in range(200)]
+    early = [(1000 + i, from_source(1, i, 1 + i % 4)) for i in range(20)]
+    firsts = [(5000 + i, from_source(0, i, 1 + i % 4)) for i in range(20)]
+    bench, libos = build([*flood, *early, *firsts])
+    bench.run(until=6000)
+    received = [frame.data for frame in libos.receive()]
+    assert sorted(received) == sorted(frame for _, frame in (*early, *firsts))
+    assert bench.in_flight()[lib.EXO_S_DEMUX] == 44 and bench.drops()["demux.fragment_lost"] == 156
+    bench.run()
+    assert bench.drops()["demux.fragment_lost"] == 200 and bench.in_flight()[lib.EXO_S_DEMUX] == 0
+
+
+def test_r05_who_has_many_remembered_is_forgotten_first(build: Build) -> None:
+    """A LibOS whose datagrams are more than the table has room for costs another none of its hundred."""
+    theirs = [(i, from_source(0, i, 9)) for i in range(100)]
+    flood = [(1000 + i, bytearray(from_source(0, i, 77))) for i in range(4 * FLOWS)]
+    for _, frame in flood:
+        frame[37] = 7  # to another port
+    rest = [(10_000 + i, from_source(1, i, 9)) for i in range(100)]
+    bench, libos = build([*theirs, *((at, bytes(frame)) for at, frame in flood), *rest])
+    other = FakeLibOS(bench, entries=4096, pages=900)
+    other.bind("udp dst port 7")
+    bench.run(until=9000)
+    assert len(other.receive()) > FLOWS
+    bench.run()
+    assert len(libos.receive()) == 200 and "demux.fragment_lost" not in bench.drops()
+
+
 def test_r05_the_table_is_bounded_whatever_comes(build: Build) -> None:
     """Twice as many datagrams at once as it remembers: no more are followed than it has room for, the last one is, and
     what is not followed is counted.
