@@ -208,8 +208,7 @@ class Bindings:
         index = self._claims.get(candidate.port)
         if index is None:
             return {}
-        key = ("near", candidate.port, index.changes, candidate.text)
-        near = self._filters.studies.once(key, lambda: index.near(candidate.filter.claims))
+        near = self._near(index, candidate)
         if not near:
             return {}
         nested: list[tuple[Binding, Standing]] = []
@@ -235,6 +234,13 @@ class Bindings:
             if not found.settled and (found.inside or found.around):
                 nested.append((other, found))
         return self._nester.settle(candidate, nested) if nested else {}
+
+    def _near(self, index: Claims, candidate: Binding) -> dict[Binding, bool]:
+        claims, studies = candidate.filter.claims, self._filters.studies
+        if studies.patient:
+            return index.near(claims)
+        key = ("near", candidate.port, index.changes, candidate.text)
+        return studies.once(key, lambda: index.near(claims, lambda: studies.hurried))
 
     def _charge_extras(self, candidate: Binding, extras: dict[Binding, list[Any]]) -> None:
         """Who binds pays for what others hold because of it, too."""

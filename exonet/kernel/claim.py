@@ -12,7 +12,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Protocol
 
-__all__ = ["Claim", "Kind", "Lie", "Ruler", "Shape", "lie"]
+__all__ = ["Claim", "Entry", "Kind", "Lie", "Owner", "Ruler", "Shape", "lie"]
 
 Space = Hashable
 Masks = tuple[tuple[Space, int], ...]
@@ -214,6 +214,18 @@ class Claim:
             if theirs[place] & mask != mine[own]:
                 return False
         return self.span is None or self.spans(other)
+
+
+class Owner(Hashable, Protocol):
+    """Whose claims they are. high: the sum over its claims."""
+
+    @property
+    def claims(self) -> Sequence[Claim]: ...
+    @property
+    def high(self) -> float: ...
+
+
+Entry = tuple[Owner, Claim]
 
 
 class Lie(Enum):

@@ -39,6 +39,11 @@ class Line(Generic[T]):
         if not cells:
             del self._scales[scale]
 
+    def drained(self) -> dict[int, dict[int, dict[T, Span]]]:
+        """What it was made of, for somebody else to free; it is empty now."""
+        scales, self._scales = self._scales, {}
+        return scales
+
     def overlapping(self, low: int, high: int) -> list[T]:
         """Those with a value in low..high."""
         found = []

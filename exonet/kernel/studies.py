@@ -80,6 +80,10 @@ class Studies:
             self._needed = None
 
     @property
+    def patient(self) -> bool:
+        return self._needed is None
+
+    @property
     def hurried(self) -> bool:
         """Has an impatient call used up the time for what it might do itself?"""
         return self._needed is not None and monotonic_ns() >= self._until

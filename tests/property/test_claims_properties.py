@@ -8,12 +8,14 @@ import pytest
 from exonet.errors import ExonetError
 from exonet.filters.conjunct import Conjunct
 from exonet.filters.region import Kind, relation
+from exonet.kernel import projection
 from exonet.kernel.binding import Bindings
 from exonet.kernel.capability import Authority, Quota, Resource, Right, Scope
 from exonet.kernel.claim import Lie, lie
-from exonet.kernel.claims import Claims
+from exonet.kernel.claims import Claims, _ruler
 from exonet.kernel.regions import Regions, volume
 from exonet.kernel.standing import stand
+from exonet.kernel.studies import Unready
 from tests.fakes.machine import FakeMachine
 from tests.fakes.pairwise import Pairwise, pick
 
@@ -119,6 +121,84 @@ def test_near_misses_nobody_that_is_not_strictly_inside(pick, seed):
             index.remove(held.pop(rng.randrange(len(held))))
         index.add(one)
         held.append(one)
+
+
+def many(rng):
+    """A filter of dozens of claims, some of several kinds."""
+
+    def values(field):
+        chosen = rng.sample((1, 53, 79, 80, 81, 100, 1000, 1024, 1037, 1074, 2000, 32768), rng.choice((1, 2, 5, 7)))
+        return f"({field} {' or '.join(map(str, chosen))})"
+
+    return rng.choice((
+        lambda: f"{values('src port')} and {values('dst port')}",
+        lambda: f"dst host 10.{rng.randrange(2)}.0.1 and {values('src port')} and {values('dst port')}",
+        lambda: f"udp and {values('src port')} and dst portrange 70-{rng.choice((75, 90, 1050, 40000))}",
+        lambda: f"tcp and {values('dst port')} and not src host 10.0.0.1",
+        lambda: f"{values('port')} or (ip and tcp[13] & {rng.choice((1, 2, 3))} = 1)",
+    ))()  # fmt: skip
+
+
+def meets(a, owner, b):
+    """Bit by bit and by spans: may claim `a` find `b` of an owner?"""
+    mine, theirs = (dict(zip(c.kind.masks, c.values, strict=True)) for c in (a, b))
+    mine, theirs = ({space: (mask, value) for (space, mask), value in each.items()} for each in (mine, theirs))
+    for space in mine.keys() & theirs.keys():
+        if (mine[space][1] ^ theirs[space][1]) & mine[space][0] & theirs[space][0]:
+            return False
+    field = _ruler(a.kind, b.kind)
+    if field is not None and (a.bounds(field)[1] < b.bounds(field)[0] or b.bounds(field)[1] < a.bounds(field)[0]):
+        return False
+    around = all(space in theirs and not mask & ~theirs[space][0] for space, (mask, _) in mine.items())
+    around = around and a.kind.plain and a.kind.admits(b.kind)
+    return not (around and b.rank < a.rank and a.low > owner.high and a.spans(b))
+
+
+def nearest(claims, held):
+    """Everybody is asked about every claim."""
+    return {other for other in held if any(meets(a, other, b) for a in claims for b in other.claims)}
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("hurried", [False, True], ids=["at once", "in slices"])
+def test_near_names_whom_asking_everybody_names(monkeypatch, seed, hurried):
+    """In slices, others come and go in between."""
+    for name, small in (("SLICE", 1), ("READ", 2), ("LEAST", 4), ("FEW", 1), ("TURN", 5), ("MOST_BEHIND", 4)):
+        monkeypatch.setattr(projection, name, small)
+    monkeypatch.setattr(projection, "MOST_MAKING", 2)
+    rng = random.Random(3000 + seed)
+    index, held = Claims(), []
+    put_off = named = 0
+
+    def change():
+        if len(held) > 24 or (held and rng.random() < 0.4):
+            index.remove(held.pop(rng.randrange(len(held))))
+        else:
+            held.append(Holder(rng.choice((pick, pick, spans, many))(rng)))
+            index.add(held[-1])
+
+    for _ in range(30):
+        for _ in range(rng.choice((0, 1, 2, 6))):
+            change()
+        asking = Holder(rng.choice((pick, spans, many, many))(rng))
+        while True:
+            try:
+                near = index.near(asking.claims, lambda: hurried)
+                break
+            except Unready:
+                put_off += 1
+                change()
+        wanted = nearest(asking.claims, held)
+        assert near.keys() == wanted, asking.text
+        named += len(near)
+        for other, inside in near.items():
+            if inside:
+                kind = relation([c.conjunct for c in asking.claims], [c.conjunct for c in other.claims]).kind
+                assert kind is Kind.INSIDE
+    assert named and bool(put_off) == hurried
+    for holder in held:
+        index.remove(holder)
+    assert not index._live
 
 
 @pytest.mark.parametrize(("pick", "seed"), WORLDS[:6] + WORLDS[24:30])
