@@ -16,7 +16,7 @@ from exonet.kernel.claim import Claim, Entry, Kind, Owner, Ruler
 from exonet.kernel.crowd import Crowd
 from exonet.kernel.line import Line
 from exonet.kernel.projection import Projections
-from exonet.kernel.studies import Unready
+from exonet.kernel.studies import Unready, again
 from exonet.kernel.waste import Waste
 
 __all__ = ["Claims", "Owner"]
@@ -138,15 +138,11 @@ class _Meeting:
         """Unready: it is not yet in step, but nearer to it."""
         projection, group = self.projection, self.group
         if projection is not None and not group.projections.catch_up(projection, group.table.values, hurried):
-            raise Unready(_nothing)
+            raise Unready(again)
 
 
 def _kinds(claims: Sequence[Claim]) -> tuple[Kind, ...]:
     return tuple(dict.fromkeys([claim.kind for claim in claims]))
-
-
-def _nothing() -> None:
-    """The call itself goes on with what is to be done, when it is made again."""
 
 
 def _strictly_inside(entry: Entry, claim: Claim) -> bool:

@@ -33,7 +33,7 @@ from exonet.gate.protocol import (
 from exonet.kernel.cores import Cores
 from exonet.kernel.environment import Environment, Event
 from exonet.kernel.launcher import LibOSProcess
-from exonet.kernel.studies import Needed, Studies, Unready
+from exonet.kernel.studies import Needed, Studies, Unready, again
 from exonet.kernel.syscalls import Answer, Dispatcher
 from exonet.kernel.workshop import Turn, Workshop
 
@@ -95,6 +95,7 @@ class Server:
         self._on_death = on_death
         self._clients: dict[int, _Client] = {}
         self._until = 0
+        self._again: list[tuple[_Client, Request]] = []
         self._epoll = select.epoll()
         self._timer = check(lib.exo_timer_open(), "the server's timer")
         self._studies = studies or Studies()
@@ -128,6 +129,9 @@ class Server:
             self._wake_resting()
         if ready.pop(self._workshop.fileno(), 0):
             self._workshop.collect()
+            put_off, self._again = self._again, []
+            for asking, request in put_off:
+                self._take_up(asking, request)
         for fd in sorted(ready):
             client = self._clients.get(fd)
             if client is not None:
@@ -212,7 +216,11 @@ class Server:
         """Until `work` is done, the environment is not listened to; then the call is made again."""
         client.busy = True
         self._heed(client)
-        self._workshop.do(work, lambda _: self._take_up(client, request), client.turn)
+        if work is again:
+            self._again.append((client, request))
+            self._workshop.ring()
+        else:
+            self._workshop.do(work, lambda _: self._take_up(client, request), client.turn)
 
     def _take_up(self, client: _Client, request: Request) -> None:
         client.pending = request

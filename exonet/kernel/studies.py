@@ -20,7 +20,7 @@ from typing import Any, TypeVar, cast
 from exonet.clock import monotonic_ns
 from exonet.errors import ExhaustedError, ExonetError, KernelBug
 
-__all__ = ["Needed", "Studies", "Unready"]
+__all__ = ["Needed", "Studies", "Unready", "again"]
 
 Found = TypeVar("Found")
 
@@ -40,6 +40,10 @@ class Unready(Exception):
     def __init__(self, work: Callable[[], object]) -> None:
         super().__init__("what it asks for is not ready")
         self.work = work
+
+
+def again() -> None:
+    """The work of an Unready whose call itself goes on with what is to be done, when it is made again."""
 
 
 class _Refusal:

@@ -3,8 +3,8 @@
 
 The kernel's thread gives jobs in, goes on with frames, and takes what they came to between two bursts: `done` is called
 in its own thread, by `collect`. So bind time may be slow without use time waiting for it (DESIGN §1). Jobs are done one
-after the other. Who has had less of the thread's time comes first (start-time fair queueing, Goyal et al., SIGCOMM'96):
-whatever others ask for, one waits for the job under way and for a fair share of the others.
+after the other. Who has had least of the thread's time of late comes first: who asks now and then waits for no more
+than the job under way, however much others ask for.
 """
 
 import contextlib
@@ -25,6 +25,8 @@ __all__ = ["Turn", "Workshop"]
 
 #: A job that takes longer is left to itself: the thread is not what keeps a process alive.
 LEAVE_S = 1.0
+#: After so long half of what one has had is forgotten.
+HALF_NS = 10_000_000_000
 
 Job = Callable[[], Any]
 Done = Callable[[Any], None]
@@ -32,9 +34,16 @@ Done = Callable[[Any], None]
 
 @dataclass(slots=True)
 class Turn:
-    """Whose jobs they are. after: when the next one's turn is, ns of the thread's time."""
+    """Whose jobs they are. used: ns of the thread's time, of which half counts after HALF_NS; at: when that was so."""
 
-    after: int = 0
+    used: float = 0
+    at: int = 0
+
+    def now(self) -> float:
+        now = monotonic_ns()
+        self.used *= 0.5 ** ((now - self.at) / HALF_NS)
+        self.at = now
+        return self.used
 
 
 class Workshop(Closing):
@@ -43,9 +52,8 @@ class Workshop(Closing):
     def __init__(self, name: str, place: Callable[[], AbstractContextManager[None]]) -> None:
         self._name = name
         self._place = place
-        self._wanted: queue.PriorityQueue[tuple[int, int, Job | None, Done, Turn]] = queue.PriorityQueue()
+        self._wanted: queue.PriorityQueue[tuple[float, int, Job | None, Done, Turn]] = queue.PriorityQueue()
         self._count = itertools.count()
-        self._now = 0  # when the turn of the job under way was
         self._made: queue.SimpleQueue[tuple[Done, Any]] = queue.SimpleQueue()
         self._here, self._there = socket.socketpair()
         for end in (self._here, self._there):
@@ -63,7 +71,7 @@ class Workshop(Closing):
             self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
             self._thread.start()
         turn = turn or Turn()
-        self._wanted.put((max(turn.after, self._now), next(self._count), job, done, turn))
+        self._wanted.put((turn.now(), next(self._count), job, done, turn))
 
     def collect(self) -> None:
         """Hands on what the jobs done since have come to. KernelBug where one has failed."""
@@ -84,7 +92,7 @@ class Workshop(Closing):
     def _work(self) -> None:
         with self._place():
             while True:
-                self._now, _, job, done, turn = self._wanted.get()
+                _, _, job, done, turn = self._wanted.get()
                 if job is None:
                     return
                 begin = monotonic_ns()
@@ -92,7 +100,7 @@ class Workshop(Closing):
                     result = job()
                 except Exception as error:  # the kernel's thread is told
                     result = error
-                turn.after = self._now + monotonic_ns() - begin
+                turn.used += monotonic_ns() - begin
                 self._made.put((done, result))
                 self.ring()
 
@@ -102,7 +110,7 @@ class Workshop(Closing):
             with contextlib.suppress(queue.Empty):
                 while True:
                     self._wanted.get_nowait()
-            self._wanted.put((0, -1, None, _nothing, Turn()))
+            self._wanted.put((-1, 0, None, _nothing, Turn()))
             self._thread.join(LEAVE_S)
             self._thread = None
         self._here.close()

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: MIT
 """The workshop: what takes long is done beside the kernel's thread, and its result is taken in it."""
 
+import itertools
 import select
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 
 import pytest
 
+from exonet.clock import monotonic_ns
 from exonet.errors import KernelBug
-from exonet.kernel.workshop import Turn, Workshop
+from exonet.kernel import workshop as workshop_module
+from exonet.kernel.workshop import HALF_NS, Turn, Workshop
 
 PATIENCE_S = 20
 NAME = "a workshop"
@@ -57,34 +59,43 @@ def test_jobs_are_done_in_their_order(workshop: Workshop) -> None:
     assert last.wait(PATIENCE_S) and order == list(range(100))
 
 
-def test_who_has_had_more_of_the_time_waits(workshop: Workshop) -> None:
+def test_who_has_had_least_of_the_time_comes_first(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three that always ask for more do not keep a fourth waiting, and none of them is starved."""
-    greedy, late = [Turn() for _ in range(3)], Turn()
+    monkeypatch.setattr(
+        workshop_module, "monotonic_ns", itertools.count(step=1_000_000).__next__
+    )
+    turns = [Turn() for _ in range(4)]
     order: list[int] = []
-    go, done = threading.Semaphore(0), threading.Event()
+    go = threading.Semaphore(0)
 
     def ask(who: int) -> None:
         def job() -> None:
             assert go.acquire(timeout=PATIENCE_S)
-            time.sleep(0.002)
             order.append(who)
-            if len(order) > 12:
-                done.set()
 
-        workshop.do(job, lambda _: ask(who) if len(order) < 12 else None, greedy[who] if who < 3 else late)
+        workshop.do(job, lambda _: ask(who) if who < 3 else None, turns[who])
+
+    def let(jobs: int) -> None:
+        for _ in range(jobs):
+            before = len(order)
+            go.release()
+            while len(order) == before:
+                assert readable(workshop, PATIENCE_S)
+                workshop.collect()
 
     for who in range(3):
         ask(who)
-    for _ in range(6):
-        go.release()
-        assert readable(workshop, PATIENCE_S)
-        workshop.collect()
+    let(6)
     ask(3)
-    go.release(20)
-    while not done.is_set():
-        assert readable(workshop, PATIENCE_S)
-        workshop.collect()
-    assert order.index(3) <= 7 and min(order.count(who) for who in range(4)) >= 2
+    let(6)
+    go.release(10)
+    assert 3 in order[6:8], order
+    assert min(order.count(who) for who in range(3)) >= 3, order
+
+
+def test_what_one_has_had_is_forgotten() -> None:
+    turn = Turn(used=8, at=monotonic_ns() - 3 * HALF_NS)
+    assert 0.9 < turn.now() <= 1
 
 
 def test_a_job_that_fails_is_a_bug_of_the_kernel_and_the_next_one_is_done(workshop: Workshop) -> None:
