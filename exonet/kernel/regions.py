@@ -242,8 +242,10 @@ def _is_quick(text: str) -> bool:
     """Does libpcap compile it at once, whatever it says? What only says `and`, it does."""
     if len(text) > QUICK_TEXT:
         return False
-    plain = not ("|" in text or "&" in text or "!" in text or "not" in text) and text.count("or") == text.count("port")
-    return plain or joins(text) <= QUICK_JOINS
+    joined = (
+        "|" in text or "!" in text or "&" in text or "not" in text or " or" in text or ")or" in text or "]or" in text
+    )
+    return not joined or joins(text) <= QUICK_JOINS
 
 
 def _weight(prepared: Prepared) -> int:
