@@ -32,8 +32,10 @@ def check_outputs(written: Sequence[Output], captures: Sequence[Path] = (), cost
         if costs not in MODELS:
             taken[_file(Path(costs))] = "the file of --costs"
     for option, given in written:
-        if given is None or str(given) == "-":
+        if given is None or (option, str(given)) == ("--json", "-"):
             continue
+        if str(given) == "-":
+            raise UsageError(f"{option} -: it does not go to standard output: name a file")
         path = Path(given)
         if not path.parent.is_dir():
             raise UsageError(f"output file {path}: there is no directory {path.parent}")

@@ -110,12 +110,19 @@ def test_a_cost_model_that_is_read_is_kept(tmp_path: Path, monkeypatch: pytest.M
 def test_what_is_no_file_may_be_given_twice(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    for twice in ("-", "/dev/null", pipe):
+    for twice in ("/dev/null", pipe):
         check_outputs([("--json", twice), ("--trace", twice)], [Path(twice)])
 
 
+@pytest.mark.parametrize("option", ["--fates", "--pcap-out", "--trace", "--out"])
+def test_only_the_json_goes_to_standard_output(option: str) -> None:
+    check_outputs([("--json", "-")])
+    with pytest.raises(UsageError, match=f"^{option} -: it does not go to standard output: name a file$"):
+        check_outputs([(option, Path("-"))])
+
+
 def test_an_output_that_is_a_directory_is_refused(tmp_path: Path) -> None:
-    check_outputs([("--json", tmp_path / "out.json"), ("--fates", None), ("--trace", "-")])
+    check_outputs([("--json", tmp_path / "out.json"), ("--fates", None)])
     with pytest.raises(UsageError, match="cannot be written there"):
         check_outputs([("--json", tmp_path)])
 

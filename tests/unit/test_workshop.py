@@ -61,9 +61,7 @@ def test_jobs_are_done_in_their_order(workshop: Workshop) -> None:
 
 def test_who_has_had_least_of_the_time_comes_first(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three that always ask for more do not keep a fourth waiting, and none of them is starved."""
-    monkeypatch.setattr(
-        workshop_module, "monotonic_ns", itertools.count(step=1_000_000).__next__
-    )
+    monkeypatch.setattr(workshop_module, "monotonic_ns", itertools.count(step=1_000_000).__next__)
     turns = [Turn() for _ in range(4)]
     order: list[int] = []
     go = threading.Semaphore(0)
