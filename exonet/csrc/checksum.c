@@ -46,6 +46,12 @@ uint16_t exo_checksum(const uint8_t *bytes, uint32_t n, uint32_t initial)
     return fold(add_carry(sum, load_tail(bytes, n)));
 }
 
+uint16_t exo_pseudo_sum(const uint8_t *addresses, uint32_t n, uint32_t protocol, uint32_t length)
+{
+    uint8_t tail[4] = {0, (uint8_t)protocol, (uint8_t)(length >> 8), (uint8_t)length};
+    return exo_checksum(addresses, n, exo_checksum(tail, 4, 0));
+}
+
 uint16_t exo_copy_checksum(uint8_t *to, const uint8_t *from, uint32_t n, uint32_t skip)
 {
     if (n <= skip) {

@@ -59,7 +59,7 @@ static uint32_t hash_of(const struct exo_machine *m, const void *bytes, uint32_t
 
 static struct fragment_flow *set_of(struct exo_machine *m, const struct datagram *key)
 {
-    return m->fragments->flow[hash_of(m, key, sizeof *key) / (UINT32_MAX / (FRAGMENT_FLOWS / FRAGMENT_WAYS) + 1)];
+    return m->fragments->flow[hash_of(m, key, sizeof *key) % (FRAGMENT_FLOWS / FRAGMENT_WAYS)];
 }
 
 static void forget(struct exo_machine *m, struct fragment_flow *flow)

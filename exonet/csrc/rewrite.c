@@ -224,8 +224,7 @@ static void follow_checksums(struct packet *p)
 
 static uint32_t pseudo_sum(const struct packet *p)
 {
-    uint8_t tail[4] = {0, (uint8_t)p->proto, (uint8_t)(p->l4_len >> 8), (uint8_t)p->l4_len};
-    return exo_checksum(p->ip + (p->ip6 ? 8 : 12), p->ip6 ? 32 : 8, exo_checksum(tail, 4, 0));
+    return exo_pseudo_sum(p->ip + (p->ip6 ? 8 : 12), p->ip6 ? 32 : 8, p->proto, p->l4_len);
 }
 
 static void repair_checksums(struct packet *p)

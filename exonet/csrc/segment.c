@@ -58,13 +58,6 @@ static void put_checksum(uint8_t *at, const uint8_t *from, uint32_t n, uint32_t 
     memcpy(at, &sum, 2);
 }
 
-/* RFC 9293 3.1, RFC 768, RFC 8200 8.1. */
-static uint32_t pseudo_header(const struct exo_segments *s, const uint8_t *ip, uint32_t length)
-{
-    uint8_t tail[4] = {0, s->tcp ? TCP : UDP, (uint8_t)(length >> 8), (uint8_t)length};
-    return exo_checksum(ip + (s->ip4 ? 12 : 8), s->ip4 ? 8 : 32, exo_checksum(tail, 4, 0));
-}
-
 uint32_t exo_segments_length(const struct exo_segments *s, uint32_t i)
 {
     uint32_t left = s->length - s->headers - i * s->size;
@@ -90,5 +83,6 @@ void exo_segments_cut(const struct exo_segments *s, uint32_t i, uint8_t *to)
     } else {
         exo_put_be16(l4 + 4, (uint16_t)carried);
     }
-    put_checksum(l4 + (s->tcp ? 16 : 6), l4, carried, pseudo_header(s, ip, carried), !s->tcp);
+    uint32_t pseudo = exo_pseudo_sum(ip + (s->ip4 ? 12 : 8), s->ip4 ? 8 : 32, s->tcp ? TCP : UDP, carried);
+    put_checksum(l4 + (s->tcp ? 16 : 6), l4, carried, pseudo, !s->tcp);
 }

@@ -99,11 +99,11 @@ static void refuse(struct exo_machine *m, struct exo_env *env, const struct exo_
     exo_machine_fate(m, frame, reason, env);
 }
 
-/* The total length where every piece lies in a pinned page of the sender's own, else 0. */
+/* The total length where every piece lies in a pinned page of the sender's own and the port is one, else 0. */
 static uint32_t chain_length(const struct exo_machine *m, const struct exo_env *env, const struct exo_transmit *chain, uint32_t pieces)
 {
     uint32_t total = 0;
-    if (chain[pieces - 1].flags & EXO_F_MORE)
+    if (chain[pieces - 1].flags & EXO_F_MORE || chain[0].port >= m->ports)
         return 0;
     for (uint32_t i = 0; i < pieces; i++) {
         const struct exo_transmit *t = &chain[i];
@@ -200,7 +200,7 @@ static void copy_pieces(const struct exo_machine *m, uint8_t *to, const struct e
 static int32_t gather(struct exo_machine *m, struct exo_env *env, struct run *run, struct exo_frame *frame,
                       const struct exo_transmit *chain, uint32_t pieces)
 {
-    uint32_t length = chain[0].port < m->ports ? chain_length(m, env, chain, pieces) : 0;
+    uint32_t length = chain_length(m, env, chain, pieces);
     struct port *p = &m->port[frame->port];
     if (!length)
         return EXO_R_TRANSMIT_BAD_DESCRIPTOR;
@@ -223,7 +223,7 @@ static int32_t gather_super(struct exo_machine *m, struct exo_env *env, struct e
                             const struct exo_transmit *chain, uint32_t pieces)
 {
     int32_t reason = 0;
-    uint32_t length = chain[0].port < m->ports ? chain_length(m, env, chain, pieces) : 0;
+    uint32_t length = chain_length(m, env, chain, pieces);
     if (!length)
         return EXO_R_TRANSMIT_BAD_DESCRIPTOR;
     copy_pieces(m, m->super, chain, pieces);

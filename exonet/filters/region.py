@@ -118,7 +118,8 @@ def _example(takers: Sequence[Conjunct], outside: Sequence[Conjunct] = (), quota
     frame = build(witness, takers, outside)
     wire_len = wire_length(witness, frame)
     said = scapy_expression(frame, wire_len, (*takers, *outside))
-    if not all(each.matches(frame, wire_len) for each in takers) or any(o.matches(frame, wire_len) for o in outside):
+    asked = [*((taker, True) for taker in takers), *((other, False) for other in outside)]
+    if any(each.programs and each.matches(frame, wire_len) != wanted for each, wanted in asked):
         said += " (as far as is known without its program)"
     return Example(frame, wire_len, said)
 

@@ -81,10 +81,13 @@ class Projection:
     def change(self, entry: Entry, added: bool) -> None:
         (self.put if added else self.take)(entry)
 
+    def key(self, values: Sequence[int]) -> tuple[int, ...]:
+        """Of the bucket for these values."""
+        return tuple([values[place] & mask for place, mask in self.by[0]])
+
     def put(self, entry: Entry) -> None:
-        pick, field = self.by
-        claim = entry[1]
-        key = tuple([claim.values[place] & mask for place, mask in pick])
+        claim, field = entry[1], self.by[1]
+        key = self.key(claim.values)
         bucket = self.buckets.get(key)
         if bucket is None:
             bucket = self.buckets[key] = {} if field is None else Line()
@@ -94,9 +97,8 @@ class Projection:
             bucket[entry] = None
 
     def take(self, entry: Entry) -> None:
-        pick, field = self.by
-        claim = entry[1]
-        key = tuple([claim.values[place] & mask for place, mask in pick])
+        claim, field = entry[1], self.by[1]
+        key = self.key(claim.values)
         bucket = self.buckets[key]
         if isinstance(bucket, Line) and field is not None:
             bucket.remove(entry, *claim.bounds(field))

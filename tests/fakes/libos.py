@@ -8,8 +8,13 @@ from typing import Any
 from exonet.abi import check, ffi, lib
 from exonet.kernel.regions import Regions
 from exonet.wire.link import Wire
+from tests.fakes.frames import HERE
 
 EVERY_GROUP = bytes(6)
+MAC = bytes.fromhex(HERE.replace(":", ""))
+#: Local sides of HOST and HOST6.
+LOCAL4 = {"mac": MAC, "family": 4, "address": bytes([10, 0, 0, 1]) + bytes(12), "prefix": 32}
+LOCAL6 = {"mac": MAC, "family": 6, "address": bytes.fromhex("fd") + bytes(14) + b"\1", "prefix": 128}
 
 
 @dataclass

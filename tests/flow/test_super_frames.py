@@ -14,16 +14,13 @@ from scapy.packet import Packet, Raw
 
 from exonet.abi import lib
 from tests.fakes.frames import HERE, HOST, HOST6, PEER, THERE
-from tests.fakes.libos import Bench, FakeLibOS
+from tests.fakes.libos import LOCAL4, LOCAL6, MAC, Bench, FakeLibOS
 from tests.fakes.wire import ScriptWire
 
-MAC = bytes.fromhex(HERE.replace(":", ""))
 OUT = {"src": HERE, "dst": THERE}
 TCP4, TCP6, UDP_L4, ECN = 1, 4, 5, 128
 V4, V6 = IP(src=HOST, dst=PEER, id=0xFFFE, ttl=9), IPv6(src=HOST6, dst="fd00::9", hlim=9)
 SEGMENT = TCP(sport=7, dport=80, seq=0xFFFFFF00, ack=5, flags="FPAC", options=[("Timestamp", (1, 2))])
-LOCAL4 = {"mac": MAC, "family": 4, "address": bytes([10, 0, 0, 1]) + bytes(12), "prefix": 32}
-LOCAL6 = {"mac": MAC, "family": 6, "address": bytes.fromhex("fd") + bytes(14) + b"\1", "prefix": 128}
 
 
 @pytest.fixture

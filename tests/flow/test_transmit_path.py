@@ -12,12 +12,9 @@ from scapy.packet import Raw
 
 from exonet.abi import ffi, lib
 from tests.fakes.frames import BROADCAST, HERE, HOST, HOST6, PEER, THERE, udp, udp6
-from tests.fakes.libos import Bench, FakeLibOS
+from tests.fakes.libos import LOCAL4, LOCAL6, MAC, Bench, FakeLibOS
 from tests.fakes.wire import ScriptWire
 
-MAC = bytes.fromhex(HERE.replace(":", ""))
-LOCAL4 = {"mac": MAC, "family": 4, "address": bytes([10, 0, 0, 1]) + bytes(12), "prefix": 32}
-LOCAL6 = {"mac": MAC, "family": 6, "address": bytes.fromhex("fd") + bytes(14) + b"\1", "prefix": 128}
 OUT = {"src": HERE, "dst": THERE}
 
 
