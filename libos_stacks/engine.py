@@ -86,6 +86,7 @@ class Reason(IntEnum):
     SNAPPED = lib.EXO_R_STACK_SNAPPED
     VLAN = lib.EXO_R_STACK_VLAN
     REFUSED = lib.EXO_R_STACK_REFUSED
+    IP_INVALID_SOURCE = lib.EXO_R_STACK_IP_INVALID_SOURCE
 
 
 def _packed(address: Address) -> bytes:

@@ -225,6 +225,7 @@ enum exo_reason {
     EXO_R_STACK_SNAPPED,         /* the capture's snaplen cut off what the stack needs */
     EXO_R_STACK_VLAN,            /* a tag this stack has no interface for */
     EXO_R_STACK_REFUSED,         /* the app's own policy */
+    EXO_R_STACK_IP_INVALID_SOURCE,  /* from an address that no other host can have */
 
     EXO_R_TRANSMIT_FIRST,
     EXO_R_TRANSMIT_SPOOFED = EXO_R_TRANSMIT_FIRST,  /* not from the sender's own local side */

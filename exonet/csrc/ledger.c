@@ -66,6 +66,7 @@ static const struct reason REASONS[EXO_REASONS] = {
     [EXO_R_STACK_OTHERHOST] = {"stack.otherhost", EXO_S_STACK, "to an address that is not this stack's"},
     [EXO_R_STACK_UNHANDLED_PROTO] = {"stack.unhandled_proto", EXO_S_STACK, "a protocol this stack does not speak"},
     [EXO_R_STACK_IP_HEADER] = {"stack.ip_header", EXO_S_STACK, "malformed IP header"},
+    [EXO_R_STACK_IP_INVALID_SOURCE] = {"stack.ip_invalid_source", EXO_S_STACK, "from an address that no other host can have"},
     [EXO_R_STACK_IP_CSUM] = {"stack.ip_csum", EXO_S_STACK, "wrong IP header checksum"},
     [EXO_R_STACK_ICMP_CSUM] = {"stack.icmp_csum", EXO_S_STACK, "wrong ICMP checksum"},
     [EXO_R_STACK_UDP_CSUM] = {"stack.udp_csum", EXO_S_STACK, "wrong UDP checksum"},

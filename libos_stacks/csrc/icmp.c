@@ -17,12 +17,14 @@ static int32_t echo(struct stk *s, struct stk_packet *p)
     struct stk_flow flow;
     uint8_t head[ICMP_HEADER];
     s->counters.echo_in++;
-    if (p->group)
-        return EXO_R_STACK_REFUSED; /* RFC 1122 3.2.2.6 allows it; a smurf amplifier otherwise */
+    if (p->group || zero16(p->source))
+        return EXO_R_STACK_REFUSED; /* a smurf amplifier otherwise, which RFC 1122 3.2.2.6 allows; or nobody to answer */
     memcpy(head, p->payload, ICMP_HEADER); /* identifier, sequence number, and then all data go back as they came */
     head[0] = ICMP_ECHO_REPLY;
-    if (stk_route_back(s, p, &flow, STK_P_ICMP) == 0
-        && stk_ip4_send(s, &flow, head, ICMP_HEADER, 2, p->payload + ICMP_HEADER, p->length - ICMP_HEADER) == 0)
+    if (stk_route_back(s, p, &flow, STK_P_ICMP) != 0)
+        return EXO_R_DELIVERED;
+    flow.options_length = (uint8_t)stk_ip4_options_echo(s, p, flow.source, flow.options);
+    if (stk_ip4_send(s, &flow, head, ICMP_HEADER, 2, p->payload + ICMP_HEADER, p->length - ICMP_HEADER) == 0)
         s->counters.echo_out++;
     return EXO_R_DELIVERED;
 }
@@ -88,7 +90,7 @@ static int32_t may_answer(const struct stk *s, const struct stk_packet *p)
 {
     if (p->link_group || p->group || (be16(p->ip + 6) & 0x1fff) != 0)
         return 0;
-    if (!stk_unicast(4, p->source) || p->source[0] == 127 || stk_broadcast4(s, p->source))
+    if (!stk_unicast(4, p->source) || stk_broadcast4(s, p->source))
         return 0;
     if (p->protocol != STK_P_ICMP)
         return 1;

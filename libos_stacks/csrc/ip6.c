@@ -127,15 +127,6 @@ int32_t stk_ip6_deliver(struct stk *s, struct stk_packet *p)
     return EXO_R_STACK_IP_HEADER; /* RFC 8504 5.3: a host may limit the chain */
 }
 
-/* RFC 4291 2.5.2, 2.5.3, 2.7; RFC 4942 2.2: v4-mapped addresses do not belong on a wire. */
-static int32_t source_valid(const struct stk *s, const struct stk_packet *p)
-{
-    static const uint8_t mapped[12] = {[10] = 255, [11] = 255};
-    if (p->source[0] == 0xff || memcmp(p->source, mapped, 12) == 0)
-        return 0;
-    return s->config.any_address || (!stk_loopback(6, p->source) && !stk_own(s, 6, p->source));
-}
-
 /* ff01::1, ff02::1, and the solicited-node group of an own address (RFC 4291 2.7.1). */
 static int32_t joined(const struct stk *s, const uint8_t *group)
 {
@@ -183,8 +174,8 @@ int32_t stk_ip6_input(struct stk *s, struct stk_packet *p)
     p->hop_limit = ip[7];
     memcpy(p->source, ip + 8, 16);
     memcpy(p->destination, ip + 24, 16);
-    if (!source_valid(s, p))
-        return EXO_R_STACK_IP_HEADER;
+    if (!stk_source_valid(s, p))
+        return EXO_R_STACK_IP_INVALID_SOURCE;
     if (!for_us(s, p))
         return EXO_R_STACK_OTHERHOST;
     if (p->protocol == STK_P_HOP_BY_HOP) {

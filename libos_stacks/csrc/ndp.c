@@ -81,7 +81,7 @@ static int32_t solicitation(struct stk *s, struct stk_packet *p)
     static const uint8_t all_nodes[16] = {0xff, 2, [15] = 1};
     const uint8_t *target = p->payload + 8, *mac;
     int32_t unspecified = zero16(p->source);
-    if (p->length < NDP_LENGTH || target[0] == 0xff || !options(p, NDP_LENGTH, OPTION_SOURCE, &mac))
+    if (p->length < NDP_LENGTH || !stk_unicast(6, target) || !options(p, NDP_LENGTH, OPTION_SOURCE, &mac))
         return EXO_R_STACK_NDP_HEADER;
     if (unspecified && (mac != NULL || memcmp(p->destination, solicited, 13) != 0))
         return EXO_R_STACK_NDP_HEADER; /* RFC 4861 7.1.1 */
@@ -115,7 +115,7 @@ static int32_t solicitation(struct stk *s, struct stk_packet *p)
 static int32_t advertisement(struct stk *s, struct stk_packet *p)
 {
     const uint8_t *target = p->payload + 8, *mac;
-    if (p->length < NDP_LENGTH || target[0] == 0xff || !options(p, NDP_LENGTH, OPTION_TARGET, &mac))
+    if (p->length < NDP_LENGTH || !stk_unicast(6, target) || !options(p, NDP_LENGTH, OPTION_TARGET, &mac))
         return EXO_R_STACK_NDP_HEADER;
     uint32_t solicited = p->payload[4] & NA_SOLICITED, override = p->payload[4] & NA_OVERRIDE;
     if (p->group && solicited)

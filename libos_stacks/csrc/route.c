@@ -20,15 +20,20 @@ int32_t stk_own(const struct stk *s, uint32_t family, const uint8_t *address)
 
 int32_t stk_unicast(uint32_t family, const uint8_t *address)
 {
+    static const uint8_t loopback[16] = {[15] = 1}, mapped[12] = {[10] = 255, [11] = 255};
     if (family == 4)
-        return address[0] != 0 && address[0] < 224; /* RFC 1122 3.2.1.3, RFC 1112 4 */
-    return address[0] != 0xff && !zero16(address);
+        return address[0] != 0 && address[0] != 127 && address[0] < 224; /* RFC 1122 3.2.1.3, RFC 1112 4 */
+    /* RFC 4291 2.5.2, 2.5.3, 2.7; RFC 4942 2.2: v4-mapped addresses do not belong on a wire. */
+    return address[0] != 0xff && !zero16(address) && !same16(address, loopback) && memcmp(address, mapped, 12) != 0;
 }
 
-int32_t stk_loopback(uint32_t family, const uint8_t *address)
+int32_t stk_source_valid(const struct stk *s, const struct stk_packet *p)
 {
-    static const uint8_t one[16] = {[15] = 1};
-    return family == 4 ? address[0] == 127 : same16(address, one);
+    if (zero16(p->source))
+        return 1;
+    if (!stk_unicast(p->family, p->source))
+        return 0;
+    return s->config.any_address ? !same16(p->source, p->destination) : !stk_own(s, p->family, p->source);
 }
 
 static int32_t prefix_match(const uint8_t *a, const uint8_t *b, uint32_t bits)
@@ -199,8 +204,6 @@ int32_t stk_route(struct stk *s, struct stk_flow *flow)
         memcpy(path->local_mac, n->local_mac, 6);
         return source_from(s, flow, flow->destination);
     }
-    if (stk_loopback(flow->family, flow->destination))
-        return EXO_E_NOT_FOUND; /* RFC 1122 3.2.1.3, RFC 4291 2.5.3: never on a link */
     const uint8_t *hop = next_hop(s, flow);
     if (hop == NULL || source_from(s, flow, flow->family == 4 ? hop : flow->destination) != 0)
         return EXO_E_NOT_FOUND;

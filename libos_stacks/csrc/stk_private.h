@@ -29,6 +29,7 @@ enum {
     STK_PENDING_ALL = 512 * 1024
 };
 
+enum { STK_IP4 = 20 }; /* an IPv4 header without options */
 enum { STK_ETHER_IP4 = 0x0800, STK_ETHER_ARP = 0x0806, STK_ETHER_VLAN = 0x8100, STK_ETHER_IP6 = 0x86dd, STK_ETHER_SVLAN = 0x88a8 };
 
 enum {
@@ -98,6 +99,8 @@ struct stk_flow {
     uint8_t protocol;
     uint8_t hop_limit;
     uint8_t keep_whole;          /* IPv4: set DF where it goes out whole (RFC 1191 3) */
+    uint8_t options_length;      /* IPv4: a multiple of 4 */
+    uint8_t options[40];
     uint8_t source[16];
     uint8_t destination[16];
     struct stk_path path;
@@ -310,8 +313,10 @@ void stk_neighbour_free(struct stk *s);
 /* route.c */
 int32_t stk_own(const struct stk *s, uint32_t family, const uint8_t *address);
 int32_t stk_broadcast4(const struct stk *s, const uint8_t *address);
+/* Whether a host on a link can have the address: neither a group nor unspecified nor loopback. */
 int32_t stk_unicast(uint32_t family, const uint8_t *address);
-int32_t stk_loopback(uint32_t family, const uint8_t *address);
+/* Whether a packet can come from its source: another host's address, or none of a host that does not know its own yet. */
+int32_t stk_source_valid(const struct stk *s, const struct stk_packet *p);
 /* The port on which the next hop of flow is known, or the first. */
 uint32_t stk_route_port(struct stk *s, const struct stk_flow *flow);
 /* Fills flow->path for flow->destination, and flow->source where it is not set: 0 or EXO_E_NOT_FOUND. */
@@ -323,6 +328,13 @@ void stk_path_too_big(struct stk *s, uint32_t family, const uint8_t *address, ui
 void stk_route_learn(struct stk *s, const struct stk_packet *p);
 uint32_t stk_identifier(struct stk *s, const struct stk_flow *flow);
 void stk_prefix_add(struct stk *s, const uint8_t *address, uint32_t bits, uint64_t until);
+
+/* ip4_options.c */
+/* RFC 791 3.1: every option is stepped over by its length. EXO_R_DELIVERED or the reason of a drop. */
+int32_t stk_ip4_options_check(struct stk *s, const struct stk_packet *p, uint32_t header);
+/* RFC 1122 3.2.2.6: what an echo reply takes back of the options of a checked request: the recorded route and times, with those of `own`.
+ * out: 40 bytes. Returns how many are used, a multiple of 4. */
+uint32_t stk_ip4_options_echo(const struct stk *s, const struct stk_packet *p, const uint8_t *own, uint8_t *out);
 
 /* ip4.c, ip6.c */
 int32_t stk_ip4_input(struct stk *s, struct stk_packet *p);

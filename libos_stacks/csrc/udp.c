@@ -68,14 +68,9 @@ int32_t stk_udp_send_by(struct stk *s, uint32_t link, int32_t number, uint32_t f
     const struct stk_socket *socket = stk_socket_get(s, number);
     if (socket == NULL || socket->family != family || port == 0 || port > 65535 || length > (family == 4 ? UDP_MAX4 : UDP_MAX6))
         return EXO_E_INVALID;
-    struct stk_flow flow;
+    struct stk_flow flow = {.family = (uint8_t)family, .protocol = STK_P_UDP, .keep_whole = 1, .path = {.socket = number}};
     s->now = now;
-    memset(flow.source, 0, 16);
-    flow.family = (uint8_t)family;
-    flow.protocol = STK_P_UDP;
     flow.hop_limit = is_multicast(family, peer) ? 1 : STK_HOP_LIMIT; /* RFC 1112 6.1, RFC 3493 5.2 */
-    flow.keep_whole = 1;
-    flow.path.socket = number;
     address_set(flow.destination, family, peer);
     s->port = link < STK_PORTS ? link : stk_route_port(s, &flow);
     int32_t error = source_of(s, socket, local, &flow);

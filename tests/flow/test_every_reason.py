@@ -305,6 +305,10 @@ SCENARIOS: dict[str, tuple[Callable[[Case], None], int | None]] = {
     "stack.snapped": (stack(bytes(to_stack() / UDP(dport=7))[:24], flags=lib.EXO_F_SNAPPED, cut=50), 1),
     "stack.vlan": (stack(Ether(src=PEER_MAC, dst=MAC) / Dot1Q(vlan=5) / IP(src=PEER4, dst=IP4) / UDP(dport=7)), 1),
     "stack.refused": (stack(Ether(src=PEER_MAC, dst=BROADCAST) / IP(src=PEER4, dst="10.7.0.255") / ICMP()), 1),
+    "stack.ip_invalid_source": (
+        stack(Ether(src=PEER_MAC, dst=MAC) / IP(src="127.0.0.1", dst=IP4) / UDP(dport=7) / Raw(bytes(40))),
+        1,
+    ),
     "transmit.spoofed": (sends(locals=(OTHER,)), 1),
     "transmit.bad_descriptor": (transmit_bad_descriptor, 1),
     "transmit.not_granted": (sends(locals=()), 1),

@@ -13,7 +13,7 @@ import pytest
 
 from exonet.wire import device
 from exonet.wire.namespace import Namespace
-from tests.fakes.attached import HOST6, ONE, ONE6, PATIENCE_NS, TWO, TWO6, Attached, attached, unique_name
+from tests.fakes.attached import HOST, HOST6, ONE, ONE6, PATIENCE_NS, TWO, TWO6, Attached, attached, unique_name
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not device.TUN.exists(), reason="needs root and /dev/net/tun: it makes TAP devices"
@@ -70,6 +70,14 @@ def test_ping_in_fragments(running: Attached, address: str, size: int) -> None:
 def test_udp_comes_back_whole(running: Attached, address: str, size: int) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     assert running.echoed(pattern(size), address, family) == pattern(size)
+
+
+def test_ping_sees_the_recorded_route_and_times(running: Attached) -> None:
+    """RFC 1122 3.2.2.6; a host notes itself once, on the way back too, as Linux does."""
+    route = running.inside("ping", "-n", "-R", "-c", "1", "-W", "5", ONE).stdout.split()
+    assert route[route.index("RR:") + 1 :][:3] == [HOST, ONE, HOST]
+    times = running.inside("ping", "-n", "-T", "tsandaddr", "-c", "1", "-W", "5", ONE).stdout
+    assert [line.split()[0] for line in times.partition("TS:")[2].strip().splitlines()[:3]] == [HOST, ONE, HOST], times
 
 
 def test_ping_flood_loses_nothing(running: Attached) -> None:

@@ -30,12 +30,66 @@ def frame(dst="192.0.2.1", src="198.51.100.7", link=THEIRS):
 
 
 @pytest.mark.parametrize(
-    ("dst", "src"), [("192.0.2.1", "198.51.100.7"), ("127.0.0.1", "127.0.0.1"), ("8.8.8.8", "10.7.0.255")]
+    ("dst", "src"), [("192.0.2.1", "198.51.100.7"), ("8.8.8.8", "10.7.0.255"), ("169.254.1.1", "169.254.1.2")]
 )
 def test_echo_is_answered_as_the_one_addressed(stack, dst, src):
     assert feed(stack, frame(dst, src) / ICMP() / b"x") == Reason.DELIVERED
     reply = one(stack)
     assert (reply.dst, reply.src, reply[IP].src, reply[IP].dst, reply[ICMP].type) == (HOST, THEIRS, dst, src, 0)
+
+
+@pytest.mark.parametrize(
+    "dst", ["0.0.0.0", "0.1.2.3", "127.0.0.1", "127.9.9.9", "240.0.0.1", "::", "::1", "::ffff:192.0.2.1"]
+)
+def test_what_is_no_hosts_address_is_not_answered(stack, dst):
+    """RFC 1122 3.2.1.3, RFC 4291 2.5.2 and 2.5.3: silent, and counted."""
+    v6 = ":" in dst
+    src = "2001:db8::2" if v6 else "198.51.100.7"
+    assert feed(stack, frame(dst, src) / (ICMPv6EchoRequest() if v6 else ICMP())) == Reason.OTHERHOST
+    assert feed(stack, frame(dst, src) / UDP(dport=9)) == Reason.OTHERHOST
+    assert sent(stack) == []
+
+
+@pytest.mark.parametrize(
+    ("dst", "src"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("192.0.2.1", "127.0.0.1"),
+        ("192.0.2.1", "0.1.2.3"),
+        ("192.0.2.1", "224.0.0.1"),
+        ("192.0.2.1", "255.255.255.255"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("2001:db8::1", "::1"),
+        ("2001:db8::1", "::ffff:192.0.2.1"),
+        ("2001:db8::1", "ff02::1"),
+    ],
+)
+def test_what_no_other_host_can_send_is_not_answered(stack, dst, src):
+    message = ICMPv6EchoRequest() if ":" in dst else ICMP()
+    for packet in (frame(dst, src) / message, frame(dst, src) / UDP(dport=9)):
+        assert feed(stack, packet) == Reason.IP_INVALID_SOURCE
+    assert sent(stack) == []
+
+
+@pytest.mark.parametrize(("dst", "src"), [("192.0.2.1", "0.0.0.0"), ("2001:db8::1", "::")])
+def test_echo_from_nobody_is_refused(stack, dst, src):
+    assert feed(stack, frame(dst, src) / (ICMPv6EchoRequest() if ":" in dst else ICMP())) == Reason.REFUSED
+    assert sent(stack) == []
+
+
+@pytest.mark.parametrize("target", ["127.0.0.1", "0.0.0.0", "255.255.255.255"])
+def test_arp_for_what_is_no_hosts_address_is_not_answered(stack, target):
+    request = Ether(dst=BROADCAST, src=HOST) / ARP(op=1, hwsrc=HOST, psrc="192.0.2.7", pdst=target)
+    assert feed(stack, request) == Reason.OTHERHOST
+    assert sent(stack) == []
+
+
+@pytest.mark.parametrize("target", ["::1", "::", "::ffff:192.0.2.1"])
+def test_solicitations_of_what_is_no_hosts_address_are_not_answered(stack, target):
+    link = Ether(dst="33:33:ff:00:00:01", src=HOST)
+    packet = link / IPv6(src="2001:db8::2", dst="ff02::1:ff00:1", hlim=255) / ICMPv6ND_NS(tgt=target)
+    assert feed(stack, packet / ICMPv6NDOptSrcLLAddr(lladdr=HOST)) == Reason.NDP_HEADER
+    assert sent(stack) == []
 
 
 def test_echo_over_ipv6(stack):

@@ -2,7 +2,8 @@
 """IPv4 input and ICMP (RFC 791, 792, 1122, 1191)."""
 
 import pytest
-from scapy.layers.inet import IPOption, IPOption_LSRR, IPOption_NOP, IPOption_RR, IPOption_SSRR
+from scapy.layers.inet import IPOption, IPOption_LSRR, IPOption_NOP, IPOption_SSRR
+from scapy.utils import checksum
 
 from tests.stack_frames import (
     BROADCAST,
@@ -70,7 +71,12 @@ def test_unicast_inside_a_link_broadcast_is_discarded(stack):
     "src", ["127.0.0.1", "224.0.0.1", "255.255.255.255", "10.7.0.255", "240.0.0.1", "0.0.0.9", IP4]
 )
 def test_impossible_sources_are_dropped(stack, src):
-    assert feed(stack, ping4(src=src)) == Reason.IP_HEADER
+    assert feed(stack, ping4(src=src)) == Reason.IP_INVALID_SOURCE
+    assert sent(stack) == []
+
+
+def test_echo_from_nobody_is_refused(stack):
+    assert feed(stack, ping4(src="0.0.0.0")) == Reason.REFUSED
     assert sent(stack) == []
 
 
@@ -127,11 +133,85 @@ def test_a_flipped_header_bit_is_found(stack, offset):
 
 
 @pytest.mark.parametrize(
-    "options", [[IPOption_NOP()], [IPOption_RR(routers=["0.0.0.0"] * 3)], [IPOption(b"\x94\x04\x00\x00")]]
+    "options", [[IPOption_NOP()], [IPOption(b"\x94\x04\x00\x00")], [IPOption(b"\x01\x00\xff\xff")]]
 )
 def test_options_are_stepped_over(stack, options):
     assert feed(stack, ping4(options=options)) == Reason.DELIVERED
     assert one(stack)[IP].ihl == 5
+
+
+OWN = bytes([10, 7, 0, 2])
+NOON = (12 * 3600 * 1000).to_bytes(4, "big")
+#: What the engine notes at 5 ms: no universal time, so the high bit is set (RFC 791 3.1).
+AT_5_MS = (5 | 1 << 31).to_bytes(4, "big")
+
+
+@pytest.mark.parametrize(
+    ("came", "goes"),
+    [
+        (b"\x07\x0b\x04" + bytes(8), b"\x07\x0b\x08" + OWN + bytes(4)),
+        (b"\x07\x0b\x08" + b"abcd" + bytes(4), b"\x07\x0b\x0cabcd" + OWN),
+        (b"\x07\x0b\x0cabcdefgh", b"\x07\x0b\x0cabcdefgh"),  # full
+        (b"\x07\x03\x04", b"\x07\x03\x04"),  # no room at all
+        (b"\x07\x27\x04" + bytes(36), b"\x07\x27\x08" + OWN + bytes(32)),
+        (b"\x44\x0c\x05\x00" + bytes(8), b"\x44\x0c\x09\x00" + AT_5_MS + bytes(4)),
+        (b"\x44\x0c\x0d\x20abcdefgh", b"\x44\x0c\x0d\x30abcdefgh"),  # full: one more had no room
+        (b"\x44\x0c\x05\x01" + bytes(8), b"\x44\x0c\x0d\x01" + OWN + AT_5_MS),
+        (b"\x44\x14\x0d\x01" + b"abcd" + NOON + bytes(8), b"\x44\x14\x15\x01abcd" + NOON + OWN + AT_5_MS),
+        (b"\x44\x0c\x05\x03" + OWN + bytes(4), b"\x44\x0c\x0d\x03" + OWN + AT_5_MS),
+        (b"\x44\x0c\x05\x03" + b"\x08\x08\x08\x08" + bytes(4), b"\x44\x0c\x05\x03\x08\x08\x08\x08" + bytes(4)),
+        (
+            b"\x01\x07\x07\x04" + bytes(4) + b"\x94\x04\0\0" + b"\x44\x08\x05\x00" + bytes(4),
+            b"\x07\x07\x08" + OWN + b"\x44\x08\x09\x00" + AT_5_MS,
+        ),
+    ],
+)
+def test_an_echo_reply_takes_back_the_recorded_route_and_times(stack, came, goes):
+    """RFC 1122 3.2.2.6: updated to include this host, and without truncation."""
+    assert feed(stack, ping4(b"data", options=[IPOption(came)]), now=5_000_000) == Reason.DELIVERED
+    reply = bytes(one(stack)[IP])
+    header = 20 + -(-len(goes) // 4) * 4
+    assert reply[0] == 0x40 | header // 4
+    assert reply[20:header] == goes.ljust(header - 20, b"\0")
+    assert reply[header:] == bytes(ICMP(type=0, id=7, seq=9) / b"data")
+
+
+def test_only_the_first_fragment_of_a_reply_has_what_is_recorded():
+    with engine(f"{IP4}/24", mtu=576) as stack:
+        introduce(stack)
+        packet = ping4(bytes(1400), options=[IPOption(b"\x07\x27\x04" + bytes(36))])
+        for part in packet[IP].fragment(fragsize=400):
+            feed(stack, ether() / part)
+        replies = sent(stack)
+    assert [len(reply[IP]) <= 576 for reply in replies] == [True] * len(replies)
+    assert [reply[IP].ihl for reply in replies] == [15, *[5] * (len(replies) - 1)]
+    assert sum(reply[IP].len - reply[IP].ihl * 4 for reply in replies) == 1408
+
+
+@pytest.mark.parametrize(
+    ("raw", "pointer"),
+    [
+        (b"\x07\x02\0\0", 21),
+        (b"\x07\x07\x03" + bytes(5), 22),
+        (b"\x07\x07\x05" + bytes(5), 22),  # room for a part of an address
+        (b"\x44\x03\x05\0", 21),
+        (b"\x44\x08\x04\0" + bytes(4), 22),
+        (b"\x44\x08\x05\x01" + bytes(4), 22),
+        (b"\x44\x08\x05\x02" + bytes(4), 23),
+        (b"\x44\x08\x09\xf0" + bytes(4), 23),  # the count of those that had no room is full
+        (b"\x07\x03\x04\x07\x03\x04\0\0", 23),  # at most once
+        (b"\x44\x04\x05\0\x44\x04\x05\0", 24),
+    ],
+)
+def test_a_broken_record_is_a_parameter_problem(stack, raw, pointer):
+    frame = bytearray(bytes(ping4(options=[IPOption(b"\1" * len(raw))])))
+    end = 34 + len(raw)
+    frame[34:end] = raw  # which scapy cannot make, nor read in what the answer quotes
+    frame[24:26] = bytes(2)
+    frame[24:26] = checksum(bytes(frame[14:end])).to_bytes(2, "big")
+    assert feed(stack, bytes(frame)) == Reason.IP_HEADER
+    (frame,) = stack.output()
+    assert (frame[34], frame[35], frame[38]) == (12, 0, pointer)
 
 
 @pytest.mark.parametrize("option", [IPOption_LSRR, IPOption_SSRR])

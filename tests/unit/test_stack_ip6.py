@@ -89,7 +89,7 @@ def test_unicast_inside_a_link_group_is_discarded(stack):
 
 @pytest.mark.parametrize("src", ["ff02::1", "::1", "::ffff:10.0.0.1", IP6])
 def test_impossible_sources_are_dropped(stack, src):
-    assert feed(stack, ping6(src=src)) == Reason.IP_HEADER
+    assert feed(stack, ping6(src=src)) == Reason.IP_INVALID_SOURCE
 
 
 @pytest.mark.parametrize("hlim", [0, 1, 255])
