@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Shared fixtures, the large traces that are not part of the project, and what a run under sanitizers needs."""
+"""Shared fixtures, captures that are not part of the project, and what a run under sanitizers needs."""
 
 import contextlib
 import gc
@@ -19,14 +19,19 @@ SANITIZED = PRELOAD != ""
 OURS = re.compile(r"memfd:exonet|socket:|pipe:|anon_inode|/dev/net/tun|net:")
 
 
-def shared_dir() -> Path:
-    """The directory with more traces beside the project; EXONET_SHARED overrides. May not exist."""
-    return Path(os.environ.get("EXONET_SHARED", ROOT.parent / "shared"))
+def more_captures(pattern: str = "*.pcap*") -> list[Path]:
+    """The captures in the folder that EXONET_CAPTURES names and in those below it; none where it is not set.
+
+    Tests read nothing else outside the project.
+    """
+    named = os.environ.get("EXONET_CAPTURES")
+    return sorted(Path(named).rglob(pattern)) if named else []
 
 
-def shared_captures(pattern: str = "*/*.pcap*") -> list[Path]:
-    """Captures for parametrising; empty where the directory is absent."""
-    return sorted((shared_dir() / "captures").glob(pattern))
+def pytest_configure() -> None:
+    named = os.environ.get("EXONET_CAPTURES")
+    if named and not more_captures():
+        raise pytest.UsageError(f"EXONET_CAPTURES={named}: this folder holds no captures (*.pcap*)")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,20 +44,14 @@ def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def every_capture(pattern: str = "*.pcap*", most_bytes: int = 1 << 40) -> list[Any]:
-    """For parametrising: the project's own captures and the larger ones, in place of which there may be one skip."""
-    own = sorted((ROOT / "captures").glob(pattern))
-    absent = pytest.mark.skip(f"no shared captures at {shared_dir() / 'captures'}")
-    larger = shared_captures(f"*/{pattern}") or [pytest.param(None, marks=absent, id="shared")]
-    return [path for path in own + larger if not isinstance(path, Path) or path.stat().st_size < most_bytes]
+    """For parametrising: the project's own captures, and more, whose tests have the mark `captures`."""
+    more = [path for path in more_captures(pattern) if path.stat().st_size < most_bytes]
+    return own_captures(pattern) + [pytest.param(path, marks=pytest.mark.captures) for path in more]
 
 
-@pytest.fixture
-def shared() -> Path:
-    """The directory of larger traces, or a skip that says it is absent."""
-    path = shared_dir() / "captures"
-    if not path.is_dir():
-        pytest.skip(f"no shared captures at {path}")
-    return path
+def own_captures(pattern: str = "*.pcap*") -> list[Path]:
+    """The captures of the project that are whole."""
+    return sorted((ROOT / "captures").glob(pattern))
 
 
 def pytest_collection_finish() -> None:

@@ -9,7 +9,7 @@ from exonet.abi import NO_OWNER, check, ffi, lib
 from exonet.filters.conjunct import Conjunct
 from exonet.filters.region import Kind
 from exonet.wire.capture import Trace
-from tests.conftest import ROOT, shared_captures
+from tests.conftest import own_captures
 
 Frame = tuple[bytes, int]
 
@@ -105,10 +105,10 @@ def read_capture(path: Path) -> list[Frame]:
 
 
 def sample_frames(per_capture: int, seed: int = 1) -> list[Frame]:
-    """Frames of all captures, the project's own and the shared ones, the same ones every time."""
+    """Frames of all captures of the project, the same ones every time."""
     chosen = random.Random(seed)
     frames: list[Frame] = []
-    for path in sorted((ROOT / "captures").glob("*.pcap*")) + shared_captures():
+    for path in own_captures():
         found = read_capture(path)
         frames += chosen.sample(found, min(per_capture, len(found)))
     return frames

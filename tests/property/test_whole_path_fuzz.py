@@ -16,7 +16,7 @@ import dpkt
 import pytest
 
 from exonet.cli.main import main
-from tests.conftest import ROOT, shared_captures
+from tests.conftest import own_captures
 from tests.fakes.captures import pcap, record
 from tests.stack_frames import IP4, IP6, MAC
 from tests.stack_mutations import FRAMES, fix_ip4, resum
@@ -77,9 +77,9 @@ TENANTS = {
 
 @lru_cache
 def real_frames() -> tuple[bytes, ...]:
-    """Some of every capture there is, and one of each kind that the stack knows."""
+    """Some of every capture of the project, and one of each kind that the stack knows."""
     found = [*FRAMES.values()]
-    for path in sorted([*ROOT.glob("captures/*.pcap*"), *shared_captures()]):
+    for path in own_captures():
         if path.suffix == ".gz":
             continue
         try:
