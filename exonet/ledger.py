@@ -5,7 +5,7 @@ A frame is offered once, when it enters the machine (read from a wire, counted b
 or submitted by a LibOS), and meets one end: consumed by a LibOS, sent on a wire, dropped for one reason, or in flight
 when the run stopped. A frame switched between environments is offered when submitted and consumed by its receiver.
 
-    offered + copies = delivered (consumed + sent) + dropped + in flight        for the whole (SEMANTICS R20), and
+    offered + copies = delivered (consumed + sent) + dropped + in flight        for the whole (R20), and
     in + copies      = out + dropped + in flight                                for every stage, and
     out of a stage   = in of the next
 
@@ -234,7 +234,7 @@ def bar_of(share: float, width: int, ascii_only: bool) -> str:
 
 
 def count_tap(native: Any, offered: int, read: int, read_errors: int, dropped: int, unaccounted: int) -> None:
-    """Enters the balance of a TAP device between two snapshots (SEMANTICS R21) as the stage TAP of a native ledger.
+    """Enters the balance of a TAP device between two snapshots (R21) as the stage TAP of a native ledger.
 
     The reader has counted its errors itself. Where the device claims less than was read, what was read counts.
     """

@@ -76,7 +76,7 @@ def held() -> tuple[set[str], set[int]]:
 
 @pytest.fixture(autouse=True)
 def invariant_8_nothing_is_left() -> Iterator[None]:
-    """After every test (DESIGN §10): no page, no area, no socket, no device and no process is left over from it.
+    """After every test (docs/rules.md): no page, no area, no socket, no device and no process is left over from it.
 
     Pages and areas are maps of memfds; bindings and NIC descriptors go with their machine. What only waits to be
     collected is collected first.

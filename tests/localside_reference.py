@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a local side lets through (SEMANTICS R11), told plainly: the oracle for boxes and what is checked beside them.
+"""What a local side lets through (R11), told plainly: the oracle for boxes and what is checked beside them.
 
 One frame, one side at a time, in the order of the headers; it shares nothing with csrc/localside.c and csrc/template.c.
 """

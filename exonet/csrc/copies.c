@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Copies of a frame for several environments (SEMANTICS R2, R6): each that has a binding which takes the frame gets one, under the most
+ * Copies of a frame for several environments (R2, R6): each that has a binding which takes the frame gets one, under the most
  * specific of them. What is collected is environments, of which there are few, so that nobody's bindings push out another's.
  */
 #include "machine_private.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The virtual CPU: costs, the slice vector, and the passing of time (SEMANTICS R16, R18). Time moves only in exo_cpu_charge and
+ * The virtual CPU: costs, the slice vector, and the passing of time (R16, R18). Time moves only in exo_cpu_charge and
  * exo_cpu_advance; both let every frame that arrives on the way into its NIC at its own timestamp first.
  */
 #include "machine_private.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Virtual time: the cost model and the linear vector of slices (SEMANTICS R16 to R18). One CPU, integer ns.
+ * Virtual time: the cost model and the linear vector of slices (R16 to R18). One CPU, integer ns.
  */
 struct exo_costs {
     uint64_t interrupt;      /* taking one NIC interrupt */

@@ -2,7 +2,7 @@
  *
  * The receive path of the kernel: done descriptors of the NIC in a burst, classified, copied into the buffers that the owners
  * posted, published once per burst and environment. Settling reads back what the LibOS consumed. Use time only: nothing here raises.
- * Every LibOS-written word is read once into a local and bounded before it is used (DESIGN 5; invariants 3 and 5).
+ * Every LibOS-written word is read once into a local and bounded before it is used (invariants 3 and 5).
  */
 #include <errno.h>
 #include <sys/socket.h>

@@ -4,7 +4,7 @@
  * shapes compete on its IP destination, to a leaf, a short list of shapes; frames of one leaf go together through its shapes, most
  * specific first, one probe call for all of them. A frame leaves once nothing that follows can be more specific than what it has.
  * A burst that looks to be of one kind is first taken straight through the first shape's glance.
- * Invariants: no allocation, no read past frame.len, nothing is written but the owners. DESIGN section 7, SEMANTICS R1, R4, R5.
+ * Invariants: no allocation, no read past frame.len, nothing is written but the owners. R1, R4, R5.
  */
 #include "demux_private.h"
 

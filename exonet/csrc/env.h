@@ -12,7 +12,7 @@ struct exo_page {
 struct exo_pages {
     struct exo_page *page;   /* by page number */
     uint32_t count;
-    uint8_t *guaranteed;     /* by page number; 1: no force takes it while its owner lives (SEMANTICS R15) */
+    uint8_t *guaranteed;     /* by page number; 1: no force takes it while its owner lives (R15) */
     struct exo_page_owner *owner;  /* the table every LibOS may read, kept in step */
     int32_t owner_fd;
 };
@@ -30,7 +30,7 @@ struct exo_placed {
 
 enum exo_env_state { EXO_ENV_FREE, EXO_ENV_LIVE, EXO_ENV_SHUT, EXO_ENV_DEAD };
 
-/* What an environment may send on a port: its local side (SEMANTICS R11). All zero: nothing. */
+/* What an environment may send on a port: its local side (R11). All zero: nothing. */
 struct exo_local {
     uint8_t mac[6];          /* zeroes: every station, the rest of the frame saying the same as its source */
     uint8_t any;             /* 1: every local side, an explicit grant of the whole space */

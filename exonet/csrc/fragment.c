@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Fragment tracking, the stage after the stateless classifier (SEMANTICS R5): later fragments follow the owner of the first while a
+ * Fragment tracking, the stage after the stateless classifier (R5): later fragments follow the owner of the first while a
  * bounded, timed table remembers it; fragments that come before their first wait within a quota, then are demux.fragment_lost. Where there
  * is no room, who has the most loses first: of what is remembered the owner, of what waits the sender.
  * Datagrams are told apart by VLAN and PPPoE session too: one VLAN's fragment never follows another's.

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Group frames (SEMANTICS R2): what asks for an address goes to who answers for it, announcements to every subscriber, the rest as a copy
+ * Group frames (R2): what asks for an address goes to who answers for it, announcements to every subscriber, the rest as a copy
  * to each subscriber whose filter takes it. An announcement behind VLAN tags is for the environments that the operator put on that VLAN
  * (exo_env.vlan; untagged: on none); others get it as they get any group frame. Nothing past frame->len is read.
  */

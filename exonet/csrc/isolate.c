@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * A LibOS's process shuts itself in: namespaces, a root of read-only binds, another user, no privileges, a seccomp filter.
- * Each line stands on its own, so that one that fails to hold leaves the others. Reference: DESIGN 5; seccomp(2), pivot_root(2).
+ * Each line stands on its own, so that one that fails to hold leaves the others. Reference: ARCHITECTURE.md, Trust; seccomp(2), pivot_root(2).
  */
 #include <errno.h>
 #include <grp.h>

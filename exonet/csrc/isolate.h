@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * What a LibOS's process does to itself before any LibOS code is loaded (DESIGN 5), in the order of these functions. They act on the
+ * What a LibOS's process does to itself before any LibOS code is loaded, in the order of these functions. They act on the
  * calling process, for good; Python's os module has none of them. 0, or EXO_E_SYSTEM with errno set.
  */
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The local sides of an environment as boxes (SEMANTICS R11), in a demux per port that its frames are asked of before they leave. A
+ * The local sides of an environment as boxes (R11), in a demux per port that its frames are asked of before they leave. A
  * box holds every value that a side compares with: source MAC, source address, protocol, source port or ICMP identifier, the ARP
  * sender's address, the target of neighbour discovery. It is said over a frame without tags and extension headers: template.c
  * takes them off first, and sees to what no box can say. RFC 826, 5227, 4861, 3590, 2710, 3810.

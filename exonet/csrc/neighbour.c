@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Who answers for an address (SEMANTICS R2, R3): ARP requests and neighbour solicitations go to the environment that does, pings that no
+ * Who answers for an address (R2, R3): ARP requests and neighbour solicitations go to the environment that does, pings that no
  * filter claims too.
  * An address is a port's and a VLAN's: that of its owner, which the operator put there (exo_env.vlan), so two VLANs may have the same.
  * A frame is asked of an owner only where its tags name exactly that VLAN, untagged and tagged with VID 0 being none. What comes in two

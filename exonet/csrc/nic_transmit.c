@@ -2,7 +2,7 @@
  *
  * The NIC's transmit side: frames are gathered into DMA memory of the NIC's own, those that may leave are committed to descriptors, and
  * sent in one burst per flush. Memory is handed out from the bottom after every flush, so a small burst stays in the same few cache lines.
- * What the caller checks is the gathered copy, and only it leaves (SEMANTICS R10).
+ * What the caller checks is the gathered copy, and only it leaves (R10).
  * Reference: 82576 datasheet 7.2 (transmit).
  */
 #include "nic_private.h"

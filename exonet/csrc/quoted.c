@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * ICMP and ICMPv6 errors (SEMANTICS R3) belong to the owner of the packet they quote, whoever's the error itself would be. All the errors
+ * ICMP and ICMPv6 errors (R3) belong to the owner of the packet they quote, whoever's the error itself would be. All the errors
  * of a burst are turned round into packets as their answers would be, and classified in one call.
  * RFC 792, RFC 4443. Nothing past frame->len is read.
  */

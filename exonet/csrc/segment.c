@@ -2,7 +2,7 @@
  *
  * Segmentation offload: a super-frame becomes frames of at most gso_size bytes of payload, behind headers like its own: lengths, IPv4
  * identifications, TCP sequence numbers and flags, and checksums are each one's. What names the sender is not touched, so a check of the
- * super-frame holds for all of them (SEMANTICS R12).
+ * super-frame holds for all of them (R12).
  * Reference: virtio 1.2, 5.1.6.2 (gso_type, gso_size); RFC 9293 3.1; RFC 3168 6.1.2 (CWR in the first segment alone).
  */
 #include "machine_private.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The transmit template: does a frame carry the sender's own local side (SEMANTICS R11)? A burst of the kernel's copies, which no
+ * The transmit template: does a frame carry the sender's own local side (R11)? A burst of the kernel's copies, which no
  * LibOS can change, is asked of the sender's demux (localside.c) in one call. What no box can say is checked here, of frames that lie
  * in one: lengths that other fields give, addresses that must equal each other, options that are walked. A frame with tags or
  * extension headers is reduced to what it carries and asked alone. Reads nothing past frame->len, nor past the packet's own length.

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * The transmit path of the kernel: a LibOS's descriptors are taken one by one, their frames are gathered into the NIC's own buffers, and
- * a run of such copies is checked in one go; each leaves, or is switched to another environment of the port (SEMANTICS R8, R10, R11).
+ * a run of such copies is checked in one go; each leaves, or is switched to another environment of the port (R8, R10, R11).
  * Use time only: whatever the LibOS wrote ends in a frame sent or in a counter.
  */
 #include <sys/socket.h>

@@ -4,7 +4,7 @@
     native      the demux with machine code for every shape (filters/native.py); needs llvmlite
     table       the demux as it is without: csrc/demux_probe.c reads the shape's form
     reference   the conjuncts in Python, one after the other
-    libpcap     its interpreter over its own program: what the filter means (SEMANTICS R5)
+    libpcap     its interpreter over its own program: what the filter means (R5)
 
 Each takes bursts of a capture and answers with a numpy array of bool. What is no frame (of another link type, or too
 long) is taken by none.

@@ -9,7 +9,7 @@
     template.py  or, where but values are new, the conjuncts of a program known before with these filled in: uses.py
                  says which values those are, outline.py where they stand, ranged.py what of ranges
 
-So a filter means exactly what libpcap says it means (SEMANTICS R5). FilterError: it does not parse, or does not
+So a filter means exactly what libpcap says it means (R5). FilterError: it does not parse, or does not
 decompose.
 """
 

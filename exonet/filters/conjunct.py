@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The conjunct: one box of header space, in the one canonical form that is checked, compiled and printed (DESIGN §5,
-§7).
+"""The conjunct: one box of header space, in the one canonical form that is checked, compiled and printed.
 
 A *space* is what offsets are counted from: the frame (0), the end of the IPv4 header that begins at byte n (n), or the
 length on the wire (-1), below that a program's verdict (span.py). A *term* (space, mask, value) says which bits of

@@ -2,7 +2,7 @@
 """libpcap through cffi's ABI mode: filter text to a classic BPF program, and the oracle that runs one.
 
 No development headers are needed, only the shared library of the Debian package libpcap0.8. A `Program` keeps its
-instructions alive; `matches()` is libpcap's own answer (SEMANTICS R5), and `addresses` is the pair (`bpf_filter`,
+instructions alive; `matches()` is libpcap's own answer (R5), and `addresses` is the pair (`bpf_filter`,
 instructions) that C code which filters captures calls by pointer.
 """
 

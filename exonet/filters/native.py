@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The last pass: a shape's LLVM text to machine code, by llvmlite (an optional extra of the package).
 
-One module, one engine per shape: making a new one touches none that runs (DESIGN §7). MissingError where llvmlite is
+One module, one engine per shape: making a new one touches none that runs. MissingError where llvmlite is
 not installed; the demux then answers from its tables.
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Regions of header space: what a capability allows, and how two bindings' filters lie to each other (SEMANTICS R4,
+"""Regions of header space: what a capability allows, and how two bindings' filters lie to each other (R4,
 R13).
 
 A region is a union of conjuncts. Containment and overlap are exact (solve.py), within a quota: ExhaustedError means

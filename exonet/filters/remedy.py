@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The remedy: the text of a filter that would do where two overlap in part (SEMANTICS R4)."""
+"""The remedy: the text of a filter that would do where two overlap in part (R4)."""
 
 import re
 

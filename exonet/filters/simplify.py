@@ -5,7 +5,7 @@ A path to a match carries every test that failed on the way (`not src port 80` b
 accepts the path without such a test too, the test goes: the union stays what it was, and 12 boxes stand for `port 53`
 instead of hundreds. Ranges become prefixes, so that every path is a set of boxes; the next pass (interval.py) makes
 intervals of what can be one. The result may overlap itself, which conjuncts of one binding may
-(SEMANTICS R4).
+(R4).
 """
 
 import math

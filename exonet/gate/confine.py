@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a LibOS's process does to itself, before any LibOS code is loaded: DESIGN §5 line by line, in the order of
-`main`.
+"""What a LibOS's process does to itself, before any LibOS code is loaded, in the order of `main`.
 
 The launcher starts a fresh interpreter by exec (so nothing of the kernel's memory is here, its key least of all) with
 a Plan on its command line. Where the plan is privileged the process takes namespaces, a root of its own and another

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The abort protocol, of which there is so far the taking itself: pages by force, from an environment that lives.
 
-What is guaranteed is refused (SEMANTICS R15); what the environment has posted from a pinned page leaves first; then
+What is guaranteed is refused (R15); what the environment has posted from a pinned page leaves first; then
 every binding of the pages is broken: pins, posted buffers, the capability. The repossession vector comes with the
 dialogue that ends here (`revocation.py`). Reference: Engler, Kaashoek, O'Toole, "Exokernel", SOSP'95, 3.4.
 """

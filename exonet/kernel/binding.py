@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Bindings: an authorised claim of a region of header space on a port (SEMANTICS R4, R6, R13, R14).
+"""Bindings: an authorised claim of a region of header space on a port (R4, R6, R13, R14).
 
 `Bindings.bind` has the two phases of the notes, both before any effect: authorise (capability, right, port, region),
 then availability (quota, conflict). A refused bind leaves nothing behind. What it costs does not grow with the number

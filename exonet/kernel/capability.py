@@ -5,8 +5,8 @@ through.
 A token is a keyed MAC (BLAKE2b, 32 bytes) over the canonical serialisation of a Capability, followed by it. A token
 alone proves what the kernel once granted, to whom; the Authority adds what may have changed since: the epoch of its
 identifier. Identifiers form a tree (narrowing and delegation make children); revoking one breaks its whole subtree at
-once (SEMANTICS R14). Invariants: a child never has more than its parent; nothing is decided on the use path.
-Reference: DESIGN 5.
+once (R14). Invariants: a child never has more than its parent; nothing is decided on the use path.
+Reference: ARCHITECTURE.md, Trust.
 """
 
 import hashlib

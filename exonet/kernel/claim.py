@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The claim: a conjunct as the index of live bindings sees it (claims.py), a box (mask and value per space) and perhaps
-a span of one field's values; and what two claims say at once of how they lie to each other (SEMANTICS R4).
+a span of one field's values; and what two claims say at once of how they lie to each other (R4).
 
 Masks, guards and the spanned field make the *kind*. `lie` says what masks, exclusions and volumes can say; UNCLEAR is
 for the exact test (filters/region.py). Volumes are shares of header space, in a world of long frames whose IPv4 headers

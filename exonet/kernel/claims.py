@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Claims: which live bindings of a port a new filter may meet, found by look-ups and never by a scan (SEMANTICS R4).
+"""Claims: which live bindings of a port a new filter may meet, found by look-ups and never by a scan (R4).
 
 Claims (claim.py) of one *kind* (masks, guards, the field of their spans) stand in one group under their values, and by
 their spans on a line (line.py). A new claim asks every group once: by its own values under the group's masks where

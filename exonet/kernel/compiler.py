@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Native code for the demux's shapes, made off the packet path (DESIGN §7).
+"""Native code for the demux's shapes, made off the packet path.
 
 A workshop (workshop.py) compiles; the kernel's thread alone looks for shapes that lack code and installs what is done,
 both between two bursts, so a probe is swapped while no classification runs. Until then, and where llvmlite is missing,

@@ -4,7 +4,7 @@ itself in by.
 
 What it does to itself is `gate/confine.py`. A launcher owns the uids it hands out: each is unique on this machine
 while in use, by a lock on a byte of a file, so that two kernels side by side never give two LibOSes one uid.
-Reference: DESIGN 5.
+Reference: ARCHITECTURE.md, Trust.
 """
 
 import fcntl

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The local side: what an environment may say it is when it sends (SEMANTICS R11), the `struct exo_local` of a
+"""The local side: what an environment may say it is when it sends (R11), the `struct exo_local` of a
 capability.
 """
 

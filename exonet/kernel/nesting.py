@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Who is asked first of two nested bindings whose conjuncts fix equally many bits: the one of less breadth.
 
-A filter's breadth is the logarithm of its volume, rounded: it tells most nested filters apart and not all (SEMANTICS
-R4). Where it does not, the new binding gets one between those of the bindings inside it and of those around it. Where
+A filter's breadth is the logarithm of its volume, rounded: it tells most nested filters apart and not all
+(R4). Where it does not, the new binding gets one between those of the bindings inside it and of those around it. Where
 the wider one has a conjunct that fixes more bits than the narrower one's, the narrower one gets further conjuncts: of
 what both take.
 """

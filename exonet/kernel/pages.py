@@ -4,7 +4,7 @@ and quota.
 
 The table itself is C (`csrc/page.c`). Here: which extents an environment holds, their capabilities, and their memfds
 while they may still be delegated. An extent is one allocation, so one memfd: what is shared by delegation shares
-nothing else (DESIGN 5).
+nothing else.
 """
 
 import os

@@ -2,7 +2,7 @@
 """What the kernel asks of the filter compiler: what a text claims, whether a region covers it, how two claims lie.
 
 Over `exonet.filters`. The conjuncts that are checked here are the objects that become the demux's boxes, so what is
-authorised and what is installed cannot disagree (DESIGN §5).
+authorised and what is installed cannot disagree.
 
 One thread asks, the kernel's; what takes long is found by `studies`, perhaps in another thread. What both touch are
 dictionaries, one operation at a time, or under a lock.

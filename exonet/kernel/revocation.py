@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Visible revocation, of which there is so far the first word: a polite request, "return N pages".
 
-The LibOS chooses which, writes back and frees; a request only counts. What may be counted is decided here (SEMANTICS
-R15). The imperative with its deadline comes after the request, and force (`abort.py`) after the imperative.
+The LibOS chooses which, writes back and frees; a request only counts. What may be counted is decided here
+(R15). The imperative with its deadline comes after the request, and force (`abort.py`) after the imperative.
 Reference: Engler, Kaashoek, O'Toole, "Exokernel", SOSP'95, 3.3.
 """
 

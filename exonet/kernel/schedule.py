@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What virtual time costs and who has the CPU: cost models and the linear vector of slices (SEMANTICS R16 to R19).
+"""What virtual time costs and who has the CPU: cost models and the linear vector of slices (R16 to R19).
 
 A cost model is data. `dec5000` holds the figures that Engler, Kaashoek and O'Toole printed for the DECstation
 5000/125 (SOSP'95); where the paper is silent the entry is 0. `host` is of the order of a 3 GHz x86.

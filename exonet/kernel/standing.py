@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The standing of a filter to another (SEMANTICS R4): apart, nested conjunct by conjunct, or in conflict.
+"""The standing of a filter to another (R4): apart, nested conjunct by conjunct, or in conflict.
 
 Most is seen at once on the claims (claims.py); what is not goes to the exact tests of `filters/region.py`, for which
 the whole filters are compared: a union can lie within another though none of its conjuncts lies within one of the

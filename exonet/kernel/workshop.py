@@ -2,7 +2,7 @@
 """The workshop: a thread beside the kernel's, for what takes long and changes nothing of the machine.
 
 The kernel's thread gives jobs in, goes on with frames, and takes what they came to between two bursts: `done` is called
-in its own thread, by `collect`. So bind time may be slow without use time waiting for it (DESIGN §1). Jobs are done one
+in its own thread, by `collect`. So bind time may be slow without use time waiting for it. Jobs are done one
 after the other. Who has had least of the thread's time of late comes first: who asks now and then waits for no more
 than the job under way, however much others ask for.
 """

@@ -3,7 +3,7 @@
 PNG.
 
 Loss is 1 - delivered / claimed, where claimed are the offered packets less those that no binding asked for; the load
-is the achieved one (SEMANTICS R22). On the monotonic clock the points run in an order shuffled by the seed, so that a
+is the achieved one (R22). On the monotonic clock the points run in an order shuffled by the seed, so that a
 drift of the host does not look like an effect of the load.
 """
 

@@ -164,7 +164,7 @@ class Trace(Closing):
 
     @property
     def snapped(self) -> int:
-        """Records that the snaplen cut (SEMANTICS R7)."""
+        """Records that the snaplen cut (R7)."""
         return int(self._complete().snapped)
 
     @property

@@ -194,7 +194,7 @@ int32_t stk_input_at(struct stk *s, uint32_t port, const uint8_t *frame, uint32_
     p.csum = csum;
     p.has_csum = (flags & EXO_F_CSUM) != 0;
     p.cut = (flags & EXO_F_SNAPPED) != 0;
-    /* SEMANTICS R7: padding up to 60 bytes is the NIC's; the packet ends where the wire said. */
+    /* R7: padding up to 60 bytes is the NIC's; the packet ends where the wire said. */
     uint32_t n = (flags & EXO_F_PADDED) && wire_len < length ? wire_len : length;
     int32_t reason = n < STK_ETHER ? short_reason(&p) : stk_ethernet_input(s, &p, frame + n);
     if (reason == STK_HELD)

@@ -36,7 +36,7 @@ struct stk_config {
 
 /* Where frames go. reserve: n writable bytes, or NULL: no room now (the frame is dropped and counted as out_no_buffer). commit: the
  * last reserved buffer holds a frame of n bytes. Each reserve is followed by its commit. Neither may call the stack. Frames are not padded
- * to 60 bytes: that is the wire's (SEMANTICS R7). */
+ * to 60 bytes: that is the wire's (R7). */
 struct stk_output {
     void *context;
     uint8_t *(*reserve)(void *context, uint32_t n);

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Copies (SEMANTICS R2, R6) are per environment: however many bindings another has, nobody's copy is lost."""
+"""Copies (R2, R6) are per environment: however many bindings another has, nobody's copy is lost."""
 
 from collections.abc import Iterator
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""SEMANTICS R20: every reason of the ledger is met on a real machine, alone, and the whole ledger balances each time.
+"""R20: every reason of the ledger is met on a real machine, alone, and the whole ledger balances each time.
 
 A scenario per reason; a reason without one fails, so does a scenario without a reason. What cannot happen is no
 reason.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The table of fragments (SEMANTICS R5): what it remembers, for how long, how much, and what a flood costs others."""
+"""The table of fragments (R5): what it remembers, for how long, how much, and what a flood costs others."""
 
 from collections.abc import Callable, Iterator
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""SEMANTICS R15 with a LibOS in a process of its own, on a real machine: asked, then taken from, then dead."""
+"""R15 with a LibOS in a process of its own, on a real machine: asked, then taken from, then dead."""
 
 import importlib
 import os

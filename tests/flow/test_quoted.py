@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""ICMP errors of a burst (SEMANTICS R3): each goes to the owner of what it quotes, whoever is beside it."""
+"""ICMP errors of a burst (R3): each goes to the owner of what it quotes, whoever is beside it."""
 
 import random
 import struct

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Who receives what (SEMANTICS, receiving): whole ledgers of a native machine with hand-driven LibOSes."""
+"""Who receives what (docs/rules.md, Receiving): whole ledgers of a native machine with hand-driven LibOSes."""
 
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address

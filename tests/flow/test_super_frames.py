@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Super-frames (SEMANTICS R12): checked once, cut as virtio-net says, and what is none refused. scapy is the oracle."""
+"""Super-frames (R12): checked once, cut as virtio-net says, and what is none refused. scapy is the oracle."""
 
 import random
 from collections.abc import Iterator

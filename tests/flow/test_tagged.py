@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Behind VLAN tags and in PPPoE sessions (SEMANTICS R2, R3, R5): what asks for an address, announcements and fragments
+"""Behind VLAN tags and in PPPoE sessions (R2, R3, R5): what asks for an address, announcements and fragments
 go where the same untagged would, and never across VLANs.
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What may be sent (SEMANTICS, sending): the transmit check on a copy, local switching, bad descriptors."""
+"""What may be sent (docs/rules.md, Sending): the transmit check on a copy, local switching, bad descriptors."""
 
 from collections.abc import Iterator
 from typing import Any

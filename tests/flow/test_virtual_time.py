@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How time passes (SEMANTICS R16 to R19): figures computed on paper, compared exactly."""
+"""How time passes (R16 to R19): figures computed on paper, compared exactly."""
 
 from collections.abc import Iterator
 

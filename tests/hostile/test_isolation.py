@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # ruff: noqa: PTH115, PTH123, PTH208 (the attacks are system calls, and are spelled as such)
-"""DESIGN §5, line by line: a hostile LibOS process tries each thing that its environment must make impossible."""
+"""Isolation, line by line: a hostile LibOS process tries each thing that its environment must make impossible."""
 
 import ctypes
 import errno

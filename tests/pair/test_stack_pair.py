@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Two engines joined by a simulated link on virtual time: one scenario under every impairment (STYLE, Tests).
 
-The link is a priority queue of (time, sequence), so that ties are ordered (SEMANTICS R18). It draws from a seeded
+The link is a priority queue of (time, sequence), so that ties are ordered (R18). It draws from a seeded
 generator only.
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Random and half-random frames: no crash, and one fate for each (DESIGN §10, invariants 1 and 5).
+"""Random and half-random frames: no crash, and one fate for each (docs/rules.md, invariants 1 and 5).
 
 Bounded, and the same in each run.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The contract's form (DESIGN §5): exo_abi.h is read by gcc and cffi as it stands, holds no pointer, leaves no hole."""
+"""The contract's form: exo_abi.h is read by gcc and cffi as it stands, holds no pointer, leaves no hole."""
 
 import re
 from pathlib import Path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""SEMANTICS R15: which pages a polite request counts on, what force takes, and what it never takes."""
+"""R15: which pages a polite request counts on, what force takes, and what it never takes."""
 
 from collections.abc import Iterator
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The layout's rule (DESIGN §9): a later line may import earlier ones, never the reverse; no circles."""
+"""The layout's rule: a later line may import earlier ones, never the reverse; no circles."""
 
 import ast
 from collections.abc import Iterator

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The innermost of nested bindings wins whatever the order of the binds, however little they differ (SEMANTICS R4)."""
+"""The innermost of nested bindings wins whatever the order of the binds, however little they differ (R4)."""
 
 from collections.abc import Iterator
 from itertools import permutations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Structured mutations of valid frames: every truncation, every octet and pair of octets at its extreme values.
 
-None may crash, and the account must balance after each (DESIGN §10, invariants 1 and 5). `feed` checks the account.
+None may crash, and the account must balance after each (docs/rules.md, invariants 1 and 5). `feed` checks the account.
 """
 
 import pytest
