@@ -9,11 +9,15 @@ when the run stopped. A frame switched between environments is offered when subm
     in + copies      = out + dropped + in flight                                for every stage, and
     out of a stage   = in of the next
 
+The first holds as well for what wires offered and for what LibOSes sent, each by itself (`Account`): a loss is of the
+former.
+
 Every term is counted where it happens; `Ledger.check()` compares them and computes none from the others.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Self
 
 from exonet.abi import ffi, lib, reason_name, stage_name
@@ -56,17 +60,55 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class Account:
+    """The frames of one origin, and what became of them and of their copies. dropped: by "stage.reason"."""
+
+    offered: int
+    copies: int
+    consumed: int
+    sent: int
+    dropped: Mapping[str, int]
+    in_flight: int
+
+    @classmethod
+    def read(cls, native: Any, offered: int, in_flight: int) -> Self:
+        """From a `struct exo_account`."""
+        delivered, sent = native.drop[lib.EXO_R_DELIVERED], native.drop[lib.EXO_R_SENT]
+        return cls(offered, native.copies, delivered, sent, drops_of(native), in_flight)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "offered": self.offered,
+            "copies": self.copies,
+            "delivered_to": {"environments": self.consumed, "wires": self.sent},
+            "dropped": dict(self.dropped),
+            "in_flight": self.in_flight,
+        }
+
+    def balance(self) -> tuple[int, int]:
+        """What came in, copies included, and what was found of it: the same number twice."""
+        return self.offered + self.copies, self.consumed + self.sent + sum(self.dropped.values()) + self.in_flight
+
+
+@dataclass(frozen=True, slots=True)
 class Ledger:
-    """Every frame of a run. `switched`: frames that the NICs turned round between environments of a port."""
+    """Every frame of a run. `of_wires`, `of_liboses`: by who offered it. `switched`: frames that the NICs turned round
+    between environments of a port.
+    """
 
     stages: tuple[Stage, ...]
     consumed: int
     sent: int
+    of_wires: Account
+    of_liboses: Account
     switched: int = 0
 
     @classmethod
-    def read(cls, native: Any, in_flight: Sequence[int], *, switched: int = 0) -> "Ledger":
-        """From a `struct exo_ledger *` and the walk of `exo_machine_in_flight` (a number per stage).
+    def read(
+        cls, native: Any, in_flight: Sequence[int], in_flight_of_liboses: Sequence[int] = (), *, switched: int = 0
+    ) -> "Ledger":
+        """From a `struct exo_ledger *` and the walk of `exo_machine_in_flight`: what is in flight of what wires offered
+        and of what LibOSes sent, a number per stage each; (): nothing.
 
         switched: the sum of the NICs' own `switched` counters.
         """
@@ -75,20 +117,25 @@ class Ledger:
             stage, _, reason = name.partition(".")
             drops[stage][reason] = count
         entered = getattr(native, "in")
+        inside = [sum(each) for each in zip_longest(in_flight, in_flight_of_liboses, fillvalue=0)]
         stages = tuple(
-            Stage(name, entered[i], native.copies[i], native.out[i], drops[name], int(in_flight[i]))
+            Stage(name, entered[i], native.copies[i], native.out[i], drops[name], inside[i])
             for i, name in enumerate(STAGES)
         )
-        return cls(stages, native.drop[lib.EXO_R_DELIVERED], native.drop[lib.EXO_R_SENT], switched)
+        by_wires = entered[lib.EXO_S_SOURCE] + _unread(stages[lib.EXO_S_TAP])
+        of_wires = Account.read(native.of[lib.EXO_O_WIRE], by_wires, sum(in_flight))
+        submitted = entered[lib.EXO_S_TRANSMIT]
+        of_liboses = Account.read(native.of[lib.EXO_O_LIBOS], submitted, sum(in_flight_of_liboses))
+        delivered, sent = native.drop[lib.EXO_R_DELIVERED], native.drop[lib.EXO_R_SENT]
+        return cls(stages, delivered, sent, of_wires, of_liboses, switched)
 
     def stage(self, name: str) -> Stage:
         return self.stages[STAGES.index(name)]
 
     @property
     def offered(self) -> int:
-        """Frames that entered the machine. What a TAP device counted includes what nobody came to read."""
-        tap = self.stage("tap")
-        return self.stage("source").entered + (tap.entered + tap.copies - tap.left) + self.stage("transmit").entered
+        """Frames that entered the machine."""
+        return self.of_wires.offered + self.of_liboses.offered
 
     @property
     def copies(self) -> int:
@@ -125,6 +172,10 @@ class Ledger:
                     f" + dropped {stage.dropped} + in flight {stage.in_flight} = {found}"
                 )
         yield from self._broken_links()
+        for whose, account in (("wires", self.of_wires), ("LibOSes", self.of_liboses)):
+            given, found = account.balance()
+            if given != found:
+                yield f"offered by {whose}: with copies {given}, but {found} of them were found"
         given, found = self.offered + self.copies, self.delivered + sum(self.dropped.values()) + self.in_flight
         if given != found:
             yield (
@@ -153,6 +204,8 @@ class Ledger:
             "delivered_to": {"environments": self.consumed, "wires": self.sent},
             "dropped": self.dropped,
             "in_flight": self.in_flight,
+            "of_wires": self.of_wires.to_json(),
+            "of_liboses": self.of_liboses.to_json(),
             "stages": [stage.to_json() for stage in self.stages],
         }
 
@@ -187,6 +240,11 @@ class Ledger:
             f"{self.offered:,} offered + {self.copies:,} copies = {self.delivered:,} delivered"
             f" + {sum(self.dropped.values()):,} dropped + {self.in_flight:,} in flight: {verdict}"
         )
+
+
+def _unread(tap: Stage) -> int:
+    """What a TAP device counted and nobody came to read: offered as much as what was read."""
+    return tap.entered + tap.copies - tap.left
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,12 +299,15 @@ def count_tap(native: Any, offered: int, read: int, read_errors: int, dropped: i
     entered, left = getattr(native, "in"), native.out
     entered[lib.EXO_S_TAP] += max(offered, read + read_errors + dropped) - read_errors
     left[lib.EXO_S_TAP] += read
-    native.drop[lib.EXO_R_TAP_TX_DROPPED] += dropped
-    native.drop[lib.EXO_R_TAP_UNACCOUNTED] += max(0, unaccounted)
+    lib.exo_ledger_count(native, lib.EXO_O_WIRE, lib.EXO_R_TAP_TX_DROPPED, dropped)
+    lib.exo_ledger_count(native, lib.EXO_O_WIRE, lib.EXO_R_TAP_UNACCOUNTED, max(0, unaccounted))
 
 
 def drops_of(native: Any) -> dict[str, int]:
-    """Drops by "stage.reason" of a `struct exo_ledger *`, without delivered and sent: cheap, for a progress line."""
+    """Drops by "stage.reason" of a `struct exo_ledger *` or `exo_account`, without delivered and sent.
+
+    Cheap: for a progress line.
+    """
     first = lib.EXO_R_SOURCE_FIRST
     return {reason_name(i): native.drop[i] for i in range(first, lib.EXO_REASONS) if native.drop[i]}
 

@@ -19,8 +19,10 @@ from exonet.lab.rates import Rate
 EPILOG = """\
 A rate is in million packets per second (0.5, 1, 2), or 200k, or x2: twice the speed of the capture. A ring size is
 given to the LibOS's rings, to the receive buffers it posts, and to the NIC's descriptors (unless --descriptors says
-otherwise); the NIC's FIFO stays as --fifo says. Loss is relative to the load that was achieved, and packets that no
-binding claims are left out of both; where the achieved load is below the requested one, the table marks it with *.
+otherwise); the NIC's FIFO stays as --fifo says. Loss is relative to the load that was achieved. Left out are packets
+that arrive nowhere at any load: no binding claims them, the NIC takes none so long, a LibOS's own stack turns them
+away; and what LibOSes send, which is told apart. Where the achieved load is below the requested one, the table marks
+it with *.
 --pcap-out and --trace write a file for each point: FILE-RATE-RING-REPETITION.
 
 With --tap the load is made by a sender in a network namespace of its own, on the other end of a TAP device (needs

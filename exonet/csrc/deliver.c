@@ -279,7 +279,7 @@ static void snoop(struct exo_machine *m, const struct exo_frame *frame)
     struct copies copies;
     exo_copies_begin(&copies, m, frame, NULL);
     exo_demux_most_specific(m->port[frame->port].snoops, frame, exo_copies_keep, &copies);
-    m->ledger.copies[EXO_S_DEMUX] += exo_copies_deliver(&copies, m, EXO_F_SNOOP);
+    exo_ledger_copies(&m->ledger, EXO_S_DEMUX, frame, exo_copies_deliver(&copies, m, EXO_F_SNOOP));
 }
 
 /* Everything that is not a unicast frame with an owner: groups, what asks for an address, ICMP errors, fragments, nobody's. 0: the frame
@@ -369,7 +369,7 @@ uint32_t exo_deliver_settle(struct exo_machine *m, struct exo_env *env)
     uint32_t taken = read_index(env, &env->libos->receive_taken, env->receive_seen, env->receive_put - env->receive_seen);
     if (taken == env->receive_seen)
         return 0;
-    uint32_t frames = 0, delivered = 0, local = 0;
+    uint32_t frames = 0, local = 0, delivered[EXO_ORIGINS] = {0};
     uint64_t bytes = 0;
     int each = m->ledger.fates || m->ledger.observe;
     for (uint32_t i = env->receive_seen; i != taken; i++) {
@@ -382,7 +382,7 @@ uint32_t exo_deliver_settle(struct exo_machine *m, struct exo_env *env)
         bytes += placed->bytes;
         int32_t verdict = read_verdict(env, slot);
         if (EXO_LIKELY(verdict == EXO_R_DELIVERED && !each)) {
-            delivered++;
+            delivered[placed->local ? EXO_O_LIBOS : EXO_O_WIRE]++;
             continue;
         }
         struct exo_frame frame = placed_frame(placed);
@@ -394,10 +394,14 @@ uint32_t exo_deliver_settle(struct exo_machine *m, struct exo_env *env)
         m->last_wire = exo_now(m);
     env->consumed_frames += frames;
     env->consumed_bytes += bytes;
-    env->drop[EXO_R_DELIVERED] += delivered;
-    m->ledger.drop[EXO_R_DELIVERED] += delivered;
+    uint32_t all = 0;
+    for (int32_t origin = 0; origin < EXO_ORIGINS; origin++) {
+        exo_ledger_count(&m->ledger, origin, EXO_R_DELIVERED, delivered[origin]);
+        all += delivered[origin];
+    }
+    env->drop[EXO_R_DELIVERED] += all;
     m->ledger.out[EXO_S_RING] += frames;
     m->ledger.in[EXO_S_STACK] += frames;
-    m->ledger.out[EXO_S_STACK] += delivered;
+    m->ledger.out[EXO_S_STACK] += all;
     return frames;
 }

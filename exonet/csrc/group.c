@@ -74,7 +74,7 @@ void exo_deliver_group(struct exo_machine *m, const struct exo_frame *frame)
     exo_demux_most_specific(m->port[frame->port].demux, frame, exo_copies_keep, &copies);
     uint32_t delivered = exo_copies_deliver(&copies, m, EXO_F_GROUP);
     if (delivered)
-        m->ledger.copies[EXO_S_DEMUX] += delivered - 1;
+        exo_ledger_copies(&m->ledger, EXO_S_DEMUX, frame, delivered - 1);
     else
         exo_machine_fate(m, frame, question ? EXO_R_DEMUX_NO_NEIGHBOUR : EXO_R_DEMUX_NO_SUBSCRIBER, NULL);
 }

@@ -130,7 +130,7 @@ static void duplicate(struct impair *impair, struct lane *lane, const struct exo
     copy->frame.id += COPY_ID;
     lane->counters.duplicated++;
     if (lane == &impair->lane[RECEIVED] && impair->wrap.wire.ledger)
-        impair->wrap.wire.ledger->copies[EXO_S_SOURCE]++;
+        exo_ledger_copies(impair->wrap.wire.ledger, EXO_S_SOURCE, frame, 1);
     if (reorder)
         lane->counters.reordered--;  /* one overtaking, however many copies wait for it */
     place(impair, lane, copy, reorder);

@@ -91,6 +91,7 @@ static const struct reason REASONS[EXO_REASONS] = {
     [EXO_R_TRANSMIT_NO_CARRIER] = {"transmit.no_carrier", EXO_S_TRANSMIT, "the wire is gone"},
 };
 
+_Static_assert(EXO_ORIGINS == 2, "struct exo_ledger has two accounts");
 _Static_assert(EXO_STAGES == 9, "struct exo_ledger has nine stages");
 _Static_assert(EXO_REASONS <= 96, "struct exo_ledger has room for 96 reasons");
 _Static_assert((int)EXO_R_STACK_REFUSED - (int)EXO_R_STACK_FIRST < (int)EXO_STACK_REASONS, "exo_stack_counters has room");
@@ -154,9 +155,26 @@ static void append(struct exo_ledger *ledger, const struct exo_frame *frame, int
     fate->port = frame->port;
 }
 
+int32_t exo_frame_origin(const struct exo_frame *frame)
+{
+    return frame->sender || frame->flags & EXO_F_LOCAL ? EXO_O_LIBOS : EXO_O_WIRE;
+}
+
+void exo_ledger_count(struct exo_ledger *ledger, int32_t origin, int32_t reason, uint64_t n)
+{
+    ledger->drop[reason] += n;
+    ledger->of[origin].drop[reason] += n;
+}
+
+void exo_ledger_copies(struct exo_ledger *ledger, int32_t stage, const struct exo_frame *frame, uint32_t n)
+{
+    ledger->copies[stage] += n;
+    ledger->of[exo_frame_origin(frame)].copies += n;
+}
+
 void exo_ledger_fate(struct exo_ledger *ledger, const struct exo_frame *frame, int32_t reason, uint32_t env, uint64_t now)
 {
-    ledger->drop[reason]++;
+    exo_ledger_count(ledger, exo_frame_origin(frame), reason, 1);
     if (EXO_UNLIKELY(ledger->fates != NULL))
         append(ledger, frame, reason, env, now);
     if (EXO_UNLIKELY(ledger->observe != NULL))

@@ -2,7 +2,10 @@
  *
  * The ledger: where every frame is counted once at each stage and gets one fate. No term is computed from others.
  * frame in [stage], frame out [stage], copies made there, drops by reason; what is in flight is walked at the end.
+ * Copies and fates are counted a second time by who offered the frame, so that what LibOSes send is no part of a wire's loss.
  */
+enum exo_origin { EXO_O_WIRE, EXO_O_LIBOS, EXO_ORIGINS };
+
 struct exo_fate {
     uint64_t id;             /* exo_frame.id */
     uint64_t stamp;          /* exo_frame.stamp */
@@ -13,11 +16,18 @@ struct exo_fate {
     uint16_t port;
 };
 
+/* The frames that came from one origin: how many copies were made of them anywhere, and their fates by enum exo_reason. */
+struct exo_account {
+    uint64_t copies;
+    uint64_t drop[96];
+};
+
 struct exo_ledger {
     uint64_t in[9];
     uint64_t out[9];
     uint64_t copies[9];
     uint64_t drop[96];       /* by enum exo_reason; EXO_R_DELIVERED and EXO_R_SENT count here too */
+    struct exo_account of[2];  /* by enum exo_origin: the same once more */
     struct exo_fate *fates;  /* NULL: not recorded */
     uint64_t fate_count;
     uint64_t fate_capacity;
@@ -37,3 +47,9 @@ const char *exo_reason_text(int32_t reason);
 int32_t exo_ledger_record(struct exo_ledger *ledger, uint64_t capacity);
 /* One frame has met its end. now: ns of the machine's clock. */
 void exo_ledger_fate(struct exo_ledger *ledger, const struct exo_frame *frame, int32_t reason, uint32_t env, uint64_t now);
+/* n more copies of a frame come into being at a stage. */
+void exo_ledger_copies(struct exo_ledger *ledger, int32_t stage, const struct exo_frame *frame, uint32_t n);
+/* Counts n fates of frames from one origin without recording them. */
+void exo_ledger_count(struct exo_ledger *ledger, int32_t origin, int32_t reason, uint64_t n);
+/* Who offered the frame. */
+int32_t exo_frame_origin(const struct exo_frame *frame);

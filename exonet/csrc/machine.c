@@ -383,21 +383,29 @@ void exo_machine_fate(struct exo_machine *m, const struct exo_frame *frame, int3
 
 void exo_machine_in_flight(struct exo_machine *m, uint64_t *out)
 {
-    memset(out, 0, EXO_STAGES * sizeof *out);
+    uint64_t (*of)[EXO_STAGES] = (uint64_t (*)[EXO_STAGES])out;
+    memset(out, 0, EXO_ORIGINS * sizeof *of);
     for (uint32_t i = 0; i < m->ports; i++) {
         struct port *p = &m->port[i];
         if (p->wire->held)
-            out[EXO_S_SOURCE] += p->wire->held(p->wire);
-        out[EXO_S_SOURCE] += p->pending_n - p->pending_at;
-        out[EXO_S_NIC] += exo_nic_in_flight(p->nic);
+            of[EXO_O_WIRE][EXO_S_SOURCE] += p->wire->held(p->wire);
+        of[EXO_O_WIRE][EXO_S_SOURCE] += p->pending_n - p->pending_at;
+        uint64_t nic[EXO_ORIGINS] = {0};
+        exo_nic_in_flight_of(p->nic, nic);
+        for (uint32_t origin = 0; origin < EXO_ORIGINS; origin++)
+            of[origin][EXO_S_NIC] += nic[origin];
     }
-    out[EXO_S_DEMUX] = m->fragments->held_count;
+    for (uint32_t i = 0; i < HELD_FRAGMENTS; i++)
+        if (m->fragments->held[i].frame.data)
+            of[exo_frame_origin(&m->fragments->held[i].frame)][EXO_S_DEMUX]++;
     for (uint32_t number = 1; number <= m->envs; number++) {
         const struct exo_env *env = m->env[number];
         if (!env || env->state == EXO_ENV_DEAD)
             continue;
-        for (uint32_t i = env->receive_seen; i != env->receive_put; i++)
-            out[EXO_S_RING] += env->placed[i & (env->layout.receive_entries - 1)].first;
+        for (uint32_t i = env->receive_seen; i != env->receive_put; i++) {
+            const struct exo_placed *placed = &env->placed[i & (env->layout.receive_entries - 1)];
+            of[placed->local ? EXO_O_LIBOS : EXO_O_WIRE][EXO_S_RING] += placed->first;
+        }
     }
 }
 

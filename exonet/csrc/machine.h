@@ -103,6 +103,6 @@ void exo_machine_stepped(struct exo_machine *machine, uint32_t env, int32_t agai
 void exo_machine_wake_at(struct exo_machine *machine, uint32_t env, uint64_t ns);
 /* How often the kernel slept. */
 uint64_t exo_machine_sleeps(const struct exo_machine *machine);
-/* Frames in flight by stage: walks wires, NICs and rings. out: EXO_STAGES numbers. */
+/* Frames in flight: walks wires, NICs and rings. out: EXO_ORIGINS times EXO_STAGES numbers. */
 void exo_machine_in_flight(struct exo_machine *machine, uint64_t *out);
 int32_t exo_machine_error(const struct exo_machine *machine, int32_t *saved_errno);

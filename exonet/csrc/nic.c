@@ -117,17 +117,23 @@ const struct exo_nic_counters *exo_nic_counters(const struct exo_nic *nic)
     return &nic->counters;
 }
 
-uint64_t exo_nic_in_flight(const struct exo_nic *nic)
+void exo_nic_in_flight_of(const struct exo_nic *nic, uint64_t out[2])
 {
-    uint64_t found = 0;
     for (uint32_t i = 0; i < nic->queues; i++) {
         const struct nic_queue *queue = &nic->queue[i];
         for (uint32_t at = queue->next; queue->ring[at].done.status & NIC_DD; at = (at + 1) & queue->mask)
-            found++;
+            out[exo_frame_origin(&queue->meta[at])]++;
     }
     for (uint32_t i = 0; i <= nic->fifo.mask; i++)
-        found += nic->fifo.entry[i].bytes != 0;
-    return found;
+        if (nic->fifo.entry[i].bytes)
+            out[exo_frame_origin(&nic->fifo.entry[i].frame)]++;
+}
+
+uint64_t exo_nic_in_flight(const struct exo_nic *nic)
+{
+    uint64_t found[EXO_ORIGINS] = {0};
+    exo_nic_in_flight_of(nic, found);
+    return found[EXO_O_WIRE] + found[EXO_O_LIBOS];
 }
 
 static const union nic_rx_descriptor *descriptor_at(const struct exo_nic *nic, uint32_t queue, uint32_t index)

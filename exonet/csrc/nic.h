@@ -80,6 +80,8 @@ uint32_t exo_nic_flush(struct exo_nic *nic, struct exo_wire *wire, uint64_t now)
 
 /* Frames inside: FIFO and done descriptors (walked, not remembered). */
 uint64_t exo_nic_in_flight(const struct exo_nic *nic);
+/* The same added to out, by enum exo_origin. */
+void exo_nic_in_flight_of(const struct exo_nic *nic, uint64_t out[2]);
 const struct exo_nic_counters *exo_nic_counters(const struct exo_nic *nic);
 /* The register file by byte offset as in the 82576 datasheet; an unknown offset reads 0 and ignores writes. Reading has no effect:
  * what the datasheet clears on read (ICR) is cleared by writing ones, and statistics only grow. */

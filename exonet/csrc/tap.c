@@ -41,7 +41,7 @@ static void read_failed(struct exo_tap *tap, int error)
     tap->counters.read_errors++;
     if (tap->wire.ledger) {
         tap->wire.ledger->in[EXO_S_TAP]++;
-        tap->wire.ledger->drop[EXO_R_TAP_READ_ERROR]++;
+        exo_ledger_count(tap->wire.ledger, EXO_O_WIRE, EXO_R_TAP_READ_ERROR, 1);
     }
 }
 

@@ -151,7 +151,7 @@ static void forward(struct exo_machine *m, struct exo_env *env, struct exo_frame
     if (!local)
         return;
     if (group)
-        m->ledger.copies[EXO_S_TRANSMIT]++;
+        exo_ledger_copies(&m->ledger, EXO_S_TRANSMIT, frame, 1);
     m->ledger.out[EXO_S_TRANSMIT]++;
     exo_machine_chatter(m, now);
     switch_locally(p, frame, now);
@@ -250,7 +250,7 @@ static uint32_t transmit_super(struct exo_machine *m, struct exo_env *env, struc
         refuse(m, env, frame, place, pieces, reason);
         return 1;
     }
-    m->ledger.copies[EXO_S_TRANSMIT] += cut.count - 1;
+    exo_ledger_copies(&m->ledger, EXO_S_TRANSMIT, frame, cut.count - 1);
     for (uint32_t i = 0; i < cut.count; i++) {
         struct exo_frame segment = *frame;
         segment.len = segment.wire_len = exo_segments_length(&cut, i);

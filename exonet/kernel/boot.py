@@ -218,10 +218,12 @@ class Machine(Closing):
 
     def ledger(self) -> Ledger:
         """The ledger as it stands, in flight walked now."""
-        in_flight = ffi.new("uint64_t[9]")
-        lib.exo_machine_in_flight(self.native, in_flight)
+        stages = lib.EXO_STAGES
+        found = ffi.new("uint64_t[]", lib.EXO_ORIGINS * stages)
+        lib.exo_machine_in_flight(self.native, found)
         switched = sum(self.nic(row["port"]).counters.switched for row in self._ports)
-        return Ledger.read(lib.exo_machine_ledger(self.native), list(in_flight), switched=switched)
+        native = lib.exo_machine_ledger(self.native)
+        return Ledger.read(native, found[0:stages], found[stages : 2 * stages], switched=switched)
 
     def reports(self) -> list[dict[str, Any]]:
         """What became of each environment's frames: for the JSON's `environments` and the table."""

@@ -2,15 +2,18 @@
 """A sweep of offered load × ring size: a run per point, and what came out of all of them as table, CSV, Parquet and
 PNG.
 
-Loss is 1 - delivered / claimed, where claimed are the offered packets less those that no binding asked for; the load
-is the achieved one (R22). On the monotonic clock the points run in an order shuffled by the seed, so that a
-drift of the host does not look like an effect of the load.
+All of it is of what the wire offered: what LibOSes sent stands apart (`sent`). Claimed are the offered packets, with
+copies, less those that go nowhere at any load: nobody asked for them, the NIC takes none so long, a LibOS's own stack
+turns them away. Loss is the share of the claimed that met a reason of LOSSES; the load is the achieved one (R22). On
+the monotonic clock the points run in an order shuffled by the seed, so that a drift of the host does not look like an
+effect of the load.
 """
 
 import csv
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -30,10 +33,21 @@ from exonet.lab.rates import Rate
 from exonet.lab.results import Result, host
 from exonet.lab.run import run
 from exonet.lab.source import trace_notes
-from exonet.ledger import percent
+from exonet.ledger import Account, percent
 from exonet.wire.capture import Trace
 
-UNCLAIMED = ("source", "mac", "demux")
+#: What becomes of a packet for want of time or room; the beginning of a reason, or all of it.
+LOSSES = (
+    "tap.",
+    "nic.rx_missed",
+    "nic.rx_no_buffer",
+    "nic.rx_fifo",
+    "ring.",
+    "stack.unaccounted",
+    "stack.socket_rcvbuff",
+    "stack.frag_reasm_full",
+    "stack.frag_reasm_timeout",
+)
 SHORTFALL = 0.98
 
 
@@ -50,8 +64,10 @@ class Point:
     claimed: int
     delivered: int
     delivered_pps: float
+    lost: int
     loss: float
     dropped: dict[str, int]
+    sent: Account
 
     @property
     def short(self) -> bool:
@@ -100,14 +116,10 @@ class Points:
         if lowest:
             worst = ", ".join(f"{rate} (down to {format_rate(lowest[rate])})" for rate in self.rates if rate in lowest)
             yield f"* the achieved load is below the requested one at {worst}; loss is relative to what was achieved"
-        totals: dict[str, int] = {}
-        for point in self.rows:
-            for reason, n in point.dropped.items():
-                totals[reason] = totals.get(reason, 0) + n
-        if totals:
-            yield "dropped in all: " + ", ".join(
-                f"{reason} {n:,}" for reason, n in sorted(totals.items(), key=lambda item: -item[1])
-            )
+        if dropped := _added(point.dropped for point in self.rows):
+            yield f"dropped in all: {dropped}"
+        if any(point.sent.offered for point in self.rows):
+            yield _of_liboses([point.sent for point in self.rows])
 
     def write(self, directory: Path) -> list[Path]:
         """drops.csv, drops.parquet, drops.json, drops.png. RunError where there is no room for them."""
@@ -149,7 +161,36 @@ class Points:
 def _flat(point: Point, reasons: Sequence[str]) -> dict[str, Any]:
     row = asdict(point)
     dropped = row.pop("dropped")
-    return {**row, "short": point.short, **{reason: dropped.get(reason, 0) for reason in reasons}}
+    sent = row.pop("sent")
+    sent["dropped"] = sum(sent["dropped"].values())
+    apart = {f"sent_{key}": value for key, value in sent.items()}
+    return {**row, "short": point.short, **apart, **{reason: dropped.get(reason, 0) for reason in reasons}}
+
+
+def is_loss(reason: str) -> bool:
+    """Would a packet with this fate have arrived at a lower load?"""
+    return reason.startswith(LOSSES)
+
+
+def _added(counts: Iterable[Mapping[str, int]]) -> str:
+    """Their sums by reason, the largest first."""
+    totals: Counter[str] = Counter()
+    for each in counts:
+        totals.update(each)
+    return ", ".join(f"{reason} {n:,}" for reason, n in totals.most_common())
+
+
+def _of_liboses(sent: Sequence[Account]) -> str:
+    """What LibOSes sent, and what became of it."""
+    ends = {
+        "left on a wire": sum(each.sent for each in sent),
+        "reached a LibOS": sum(each.consumed for each in sent),
+        "in flight": sum(each.in_flight for each in sent),
+    }
+    told = [f"{n:,} {what}" for what, n in ends.items() if n]
+    if dropped := _added(each.dropped for each in sent):
+        told.append(f"dropped {dropped}")
+    return f"LibOSes sent {sum(each.offered for each in sent):,}, counted apart: {', '.join(told)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,20 +286,23 @@ class Sweep:
         ledger = result.ledger
         live = isinstance(self.plan.source, TapSource)  # such a run goes on after the load has ended
         busy = seconds if live else result.timing.seconds
-        unclaimed = sum(stage.dropped for stage in ledger.stages if stage.name in UNCLAIMED)
-        claimed = ledger.offered + ledger.copies - unclaimed
+        ours = ledger.of_wires
+        claimed = ours.offered + ours.copies - sum(n for reason, n in ours.dropped.items() if not is_loss(reason))
+        lost = ours.in_flight + sum(n for reason, n in ours.dropped.items() if is_loss(reason))
         return Point(
             rate=str(rate),
             ring=ring,
             repetition=repetition,
             requested_pps=self._requested(rate, trace),
-            offered=ledger.offered,
-            achieved_pps=ledger.offered / seconds if seconds else 0.0,
+            offered=ours.offered,
+            achieved_pps=ours.offered / seconds if seconds else 0.0,
             claimed=claimed,
-            delivered=ledger.consumed,
-            delivered_pps=ledger.consumed / busy if busy else 0.0,
-            loss=1 - ledger.consumed / claimed if claimed else 0.0,
-            dropped=ledger.dropped,
+            delivered=ours.consumed,
+            delivered_pps=ours.consumed / busy if busy else 0.0,
+            lost=lost,
+            loss=lost / claimed if claimed else 0.0,
+            dropped=dict(ours.dropped),
+            sent=ledger.of_liboses,
         )
 
     def _requested(self, rate: Rate, trace: Trace | None) -> float | None:

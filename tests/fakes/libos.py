@@ -69,9 +69,14 @@ class Bench:
             lib.exo_machine_stepped(self.native, env, bool(step(env)) if step else False)
 
     def in_flight(self) -> list[int]:
-        out = ffi.new("uint64_t[9]")
+        """By stage, whoever offered the frames."""
+        return [of_wires + of_liboses for of_wires, of_liboses in zip(*self.in_flight_by_origin(), strict=True)]
+
+    def in_flight_by_origin(self) -> tuple[list[int], list[int]]:
+        """By stage, of what wires offered and of what LibOSes sent."""
+        out = ffi.new("uint64_t[18]")
         lib.exo_machine_in_flight(self.native, out)
-        return list(out)
+        return out[0:9], out[9:18]
 
     def drops(self) -> dict[str, int]:
         """Every non-zero fate by name."""

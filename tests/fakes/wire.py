@@ -46,6 +46,7 @@ class ScriptWire(Wire):
                 "len": len(data),
                 "wire_len": len(data) + self.cut,
                 "flags": self.flags,
+                "sender": 0,
                 "ts": due,
                 "id": self.at,
             }

@@ -125,7 +125,7 @@ class Case:
     def ledger(self) -> Ledger:
         native, ports = self.bench.native, range(len(self.bench.wires))
         switched = sum(Nic(lib.exo_machine_nic(native, port)).counters.switched for port in ports)
-        return Ledger.read(self.bench.ledger, self.bench.in_flight(), switched=switched)
+        return Ledger.read(self.bench.ledger, *self.bench.in_flight_by_origin(), switched=switched)
 
 
 def to_stack(**fields: Any) -> Packet:

@@ -5,6 +5,7 @@ import argparse
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from exonet.clock import Clock
 from exonet.errors import RunError, UsageError
 from exonet.lab.plan import Plan, TapSource, Tenant, TraceSource
 from exonet.lab.results import Result, Timing
-from exonet.ledger import STAGES, Ledger, Stage
+from exonet.ledger import STAGES, Account, Ledger, Stage
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("replay", "attach", "drops", "calibrate", "info", "libos", "filter", "show")
@@ -198,7 +199,9 @@ def test_sizes(text: str, value: int) -> None:
 def balanced(delivered: int) -> Ledger:
     passing = ("source", "mac", "nic", "demux", "handler", "ring", "stack")
     rows = (Stage(name, n := delivered if name in passing else 0, 0, n, {}, 0) for name in STAGES)
-    return Ledger(tuple(rows), consumed=delivered, sent=0).check()
+    none = Account(0, copies=0, consumed=0, sent=0, dropped={}, in_flight=0)
+    of_wires = replace(none, offered=delivered, consumed=delivered)
+    return Ledger(tuple(rows), delivered, sent=0, of_wires=of_wires, of_liboses=none).check()
 
 
 def result(**changes: Any) -> Result:
