@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+from tests.effort import PROFILE
 
 ROOT = Path(__file__).resolve().parent.parent
 #: What scripts/test preloads where it tests the C under sanitizers. Programs that are not ours must not have it.
@@ -29,6 +32,7 @@ def more_captures(pattern: str = "*.pcap*") -> list[Path]:
 
 
 def pytest_configure() -> None:
+    settings.load_profile(PROFILE)
     named = os.environ.get("EXONET_CAPTURES")
     if named and not more_captures():
         raise pytest.UsageError(f"EXONET_CAPTURES={named}: this folder holds no captures (*.pcap*)")

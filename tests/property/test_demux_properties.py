@@ -4,7 +4,7 @@
 import random
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exonet.abi import lib
@@ -14,6 +14,7 @@ from exonet.filters.conjunct import Conjunct
 from exonet.filters.libpcap import Libpcap
 from exonet.filters.reference import Reference
 from tests.demux_box import Demux, Frame, made_frames, mutate, sample_frames
+from tests.effort import tries
 from tests.filter_list import DECOMPOSE
 
 PRIMITIVES = (
@@ -37,9 +38,7 @@ def filters(draw: st.DrawFn) -> str:
     return f"{prefix}({text})"
 
 
-SETTINGS = settings(
-    max_examples=150, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-)
+SETTINGS = settings(max_examples=tries(50))
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +59,8 @@ def test_r05_random_filters_equal_libpcap(pool: list[Frame], text: str) -> None:
     try:
         compiled = compile_filter(text)
     except FilterError as refusal:
-        assert "cannot be decomposed" in str(refusal)
+        nothing = "takes nothing" in str(refusal) and not any(program.matches(*frame) for frame in pool)
+        assert nothing or "cannot be decomposed" in str(refusal)
         return
     wanted = [program.matches(*frame) for frame in pool]
     assert [compiled.matches(*frame) for frame in pool] == wanted

@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Some seeded rounds of the fuzz that `scripts/fuzz` runs for hours; EXONET_LONG=seconds: more. And: it can fail."""
 
-import os
-
 import pytest
 
 from exonet.filters.conjunct import Conjunct
+from tests.effort import LONG
 from tests.fuzz_filters import Disagreement, Fuzz, run
-
-LONG = float(os.environ.get("EXONET_LONG", "0"))
 
 
 def test_r05_native_table_reference_and_libpcap_agree_on_random_filters() -> None:

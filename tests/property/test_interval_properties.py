@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import pairwise, product
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exonet.errors import FilterError
@@ -20,11 +20,8 @@ from exonet.filters.region import Kind, difference, relation, separate
 from exonet.filters.span import LENGTH, LENGTH_FIELD, Field, Interval, log2_fixed
 from exonet.filters.walk import Walk
 from tests.demux_box import Demux, Frame, kind_of, made_frames
+from tests.effort import tries
 from tests.filter_list import DECOMPOSE
-
-SETTINGS = settings(
-    max_examples=100, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-)
 
 # A small space of headers, to which every conjunct is fixed: byte 0 is 0..3, an IPv4 header begins at byte 1 whose low
 # nibble is 0..3, the two bytes after it are 0 or 1 each (where nothing looks at them, 2 stands for all the rest), the
@@ -99,7 +96,7 @@ def taken(conjuncts: Sequence[Conjunct]) -> set[Frame]:
 def test_a_conjunct_takes_what_it_was_made_of(seed: int) -> None:
     """`of` reduces box, interval and exclusions by each other; pieces are disjoint, and together the same."""
     chosen = random.Random(seed)
-    for _ in range(300):
+    for _ in range(tries(80)):
         interval = random_interval(chosen)
         field = interval.field
         mask = chosen.choice((0, 0xFF, 0xF0, 0xC0, 0xFE, 1, 2, 0x82, 0xFCFC, 0xFC00)) & field.most
@@ -132,7 +129,7 @@ def test_a_conjunct_takes_what_it_was_made_of(seed: int) -> None:
 def test_r04_relation_of_intervals_equals_brute_force(seed: int) -> None:
     chosen = random.Random(seed)
     seen = set()
-    for _ in range(50):
+    for _ in range(tries(25)):
         a, b = ([c for _ in range(chosen.randint(1, 3)) if (c := random_conjunct(chosen))] for _ in range(2))
         in_a, in_b = taken(a), taken(b)
         if not in_a or not in_b:
@@ -156,7 +153,7 @@ def test_r04_the_inner_binding_wins_everywhere(seed: int) -> None:
     """Random nested filters of intervals and masks, with breadths at random: the demux answers as the sets do."""
     chosen = random.Random(seed)
     tried = 0
-    while tried < 15:
+    while tried < tries(6):
         outer = [c for _ in range(chosen.randint(1, 4)) if (c := random_conjunct(chosen))]
         inner = [c for _ in range(chosen.randint(1, 3)) if (c := random_conjunct(chosen))]
         whole, part = taken(outer), taken(inner)
@@ -251,7 +248,7 @@ EDGES = edges()
 
 
 @given(text=ranges())
-@SETTINGS
+@settings(max_examples=tries(25))
 def test_r05_ranges_equal_libpcap(text: str) -> None:
     try:
         program, compiled = Libpcap().compile(text), compile_filter(text)

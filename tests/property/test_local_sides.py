@@ -26,12 +26,13 @@ from scapy.layers.l2 import Dot1Q, Ether
 from exonet.abi import check, ffi, lib
 from exonet.filters.form import Form
 from exonet.filters.native import NativeCode, available, compile_form
+from tests.effort import tries
 from tests.guarded import Guarded
 from tests.localside_reference import lets
 from tests.property.test_transmit_fuzz import HIGH, LOW, NET4, NET6, OWN, SETS, mutated, random_frame
 
 MAC, ALIEN_MAC = bytes.fromhex(OWN.replace(":", "")), bytes.fromhex("020000000066")
-FRAMES, BURST = 6000, lib.EXO_BURST
+FRAMES, BURST = tries(1500), lib.EXO_BURST
 PREFIXES = {4: [0, 8, 29, 30, 32], 6: [0, 64, 125, 126, 128]}
 PORTS = [(0, 65535)] * 4 + [(LOW, HIGH), (1500, 1500), (0, 1000), (0, 65534)]
 Rows = list[dict[str, Any]]
@@ -116,7 +117,7 @@ NATIVE = pytest.mark.skipif(not available(), reason="llvmlite is not installed")
 def test_r11_boxes_say_what_the_reference_says(native: bool) -> None:
     code: dict[Form, NativeCode] | None = {} if native else None
     frames, passed = corpus("boxes"), 0
-    for seed in range(12 if native else 60):
+    for seed in range(tries(5 if native else 20)):
         rows = sides(seed)
         if not any(row["port"] == 0 for row in rows):
             continue

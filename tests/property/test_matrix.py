@@ -25,11 +25,11 @@ from exonet.filters.native import available
 from exonet.wire.capture import Trace
 from tests.conftest import every_capture, own_captures
 from tests.demux_box import read_capture
+from tests.effort import LONG
 from tests.expressions import every
 from tests.filter_list import DECOMPOSE
 from tests.manual import TABLES, listed, with_numbers
 
-LONG = float(os.environ.get("EXONET_LONG", "0")) > 0
 STEP = 1 if LONG else 8
 #: Frames of a capture that the reference is asked about, by each filter.
 SAMPLE = 40 if LONG else 4

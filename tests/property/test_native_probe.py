@@ -21,6 +21,7 @@ from exonet.filters.form import Form
 from exonet.filters.libpcap import Libpcap
 from exonet.filters.native import compile_form
 from tests.demux_box import Demux, Frame, made_frames, mutate, sample_frames
+from tests.effort import tries
 from tests.filter_list import DECOMPOSE
 from tests.guarded import Codes, Guarded
 
@@ -42,7 +43,7 @@ def pool() -> list[Frame]:
     chosen = random.Random(11)
     found = made_frames() + sample_frames(8)
     cut = [(data[: chosen.randint(0, 80)], wire) for data, wire in found]
-    return found + cut + [mutate(chosen.choice(found), chosen) for _ in range(300)]
+    return found + cut + [mutate(chosen.choice(found), chosen) for _ in range(tries(100))]
 
 
 def classify(demux: Demux, guarded: Sequence[Guarded], pool: Sequence[Frame]) -> list[int | None]:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exonet.abi import lib
+from tests.effort import tries
 from tests.nic_rig import BROADCAST, GROUP, OTHER, OWN, Rig, ip4
 
 JOINABLE = (OTHER, GROUP, bytes.fromhex("020000000777"), bytes(6))
@@ -261,7 +262,7 @@ class Pair:
             assert (head, (tail - head) % queue.entries) == (queue.head, queue.free)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(60))
 @given(CONFIGS, st.lists(OPERATIONS, max_size=30))
 def test_invariant_1_nic_equals_its_reference_and_conserves(config, operations):
     with Rig(**config) as rig:
@@ -286,7 +287,7 @@ def test_long_runs_wrap_every_ring(seed):
             pair.step("round", queue)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tries(60))
 @given(st.binary(max_size=120), st.integers(0, 3))
 def test_invariant_5_no_frame_crashes_the_hash_or_the_filter(data, kind):
     """Random bytes behind headers that look real; under ASan this proves that nothing is read past the end."""
@@ -300,7 +301,7 @@ def test_invariant_5_no_frame_crashes_the_hash_or_the_filter(data, kind):
         rig.conserved()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(60))
 @given(st.lists(st.tuples(st.integers(0, 0x10000), st.integers(0, 0xFFFFFFFF)), max_size=40))
 def test_invariant_5_no_register_write_crashes(writes):
     with Rig(queues=3) as rig:

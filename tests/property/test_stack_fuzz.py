@@ -6,15 +6,14 @@ Bounded, and the same in each run.
 
 import random
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.effort import tries
 from tests.stack_frames import IP4, IP6, PEER4, PEER6, SECOND, conserve, engine, feed, ip4, ip6, verify
 from tests.stack_mutations import FRAMES, fix_ip4, resum
 
-SETTINGS = settings(
-    derandomize=True, max_examples=400, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-)
+SETTINGS = settings(max_examples=tries(120))
 
 mutations = st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=6)
 frames = st.tuples(

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.effort import tries
 from tests.property.test_templates import as_walked
 
 #: h: a host, n: a network of 24 bits, m: one of 12, p: a port, e: an Ethernet address,
@@ -92,7 +93,7 @@ def texts(draw: st.DrawFn, form: str) -> list[str]:
 def test_a_template_says_what_a_walk_says(form: str) -> None:
     """Conjuncts, their order and breadth; and claims, native boxes and shapes of what the kernel prepares."""
 
-    @settings(max_examples=8, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=tries(3))
     @given(texts(form))
     def check(drawn: list[str]) -> None:
         as_walked(drawn)

@@ -8,6 +8,7 @@ values are zero, all ones, equal to each other, and numbers that the programs th
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.effort import tries
 from tests.property.test_templates import as_walked
 
 PORTS = ("0", "1", "6", "80", "81", "1536", "2048", "65535")
@@ -88,7 +89,7 @@ def alike(draw: st.DrawFn) -> list[str]:
     return texts
 
 
-@settings(max_examples=250, deadline=None, derandomize=True, database=None)
+@settings(max_examples=tries(50))
 @given(alike())
 def test_whatever_the_values_a_template_says_what_a_walk_says(texts: list[str]) -> None:
     """Conjuncts, their order and breadth; and claims, native boxes and shapes of what the kernel prepares."""

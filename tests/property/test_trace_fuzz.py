@@ -12,6 +12,7 @@ import pytest
 from exonet.errors import CaptureError
 from exonet.wire.capture import Trace
 from exonet.wire.pcap import PcapWire
+from tests.effort import tries
 from tests.fakes.captures import BASE, Ng, frame_bytes, pcap, receive_all
 
 _SMALL = (0, 1, 3, 4, 8, 11, 12, 13, 16, 20, 28, 31, 32, 36, 60, 64)
@@ -83,7 +84,7 @@ def test_invariant_5_a_lying_capture_is_read_alike_loaded_and_streamed(
 ) -> None:
     rng = random.Random(seed)
     path = tmp_path / "capture"
-    for number in range(150):
+    for number in range(tries(60)):
         data = lie(make(rng), rng)
         if number % 5 == 4:
             data = gzip.compress(data, 1)
@@ -97,7 +98,7 @@ def test_invariant_5_noise_is_no_capture(tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
     path = tmp_path / "capture"
     heads = [bytes.fromhex(text) for text in ("d4c3b2a1", "a1b23c4d", "34cdb2a1", "0a0d0d0a", "1f8b08", "")]
-    for _ in range(300):
+    for _ in range(tries(150)):
         path.write_bytes(rng.choice(heads) + rng.randbytes(rng.randrange(200)))
         assert look(path, 1 << 30) == look(path, 1)
 

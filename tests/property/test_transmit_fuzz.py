@@ -29,6 +29,7 @@ from scapy.layers.sctp import SCTP
 from scapy.packet import Packet, Raw
 
 from exonet.abi import check, ffi, lib
+from tests.effort import tries
 from tests.localside_reference import lets
 
 OWN, ALIEN = "02:00:00:00:00:01", "02:00:00:00:00:66"
@@ -37,7 +38,7 @@ SOURCES4 = ["10.0.0.4", "10.0.0.7", "10.0.0.8", "10.0.0.3", "0.0.0.0", "127.0.0.
 SOURCES6 = ["fd00::4", "fd00::7", "fd00::8", "fd00::3", "::", "::1", "ff02::1", "fd10::4"]
 LOW, HIGH = 1000, 1999
 PORTS = [0, 999, 1000, 1500, 1999, 2000, 65535]
-ROUNDS = 1500
+ROUNDS = tries(400)
 
 
 def side(family: int, **more: Any) -> dict[str, Any]:

@@ -17,11 +17,12 @@ import pytest
 
 from exonet.cli.main import main
 from tests.conftest import own_captures
+from tests.effort import tries
 from tests.fakes.captures import pcap, record
 from tests.stack_frames import IP4, IP6, MAC
 from tests.stack_mutations import FRAMES, fix_ip4, resum
 
-COUNT = 3000
+COUNT = tries(1500)
 REASONS = 3
 SEEDS = (1, 2)
 EACH = 40

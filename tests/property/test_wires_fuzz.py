@@ -17,6 +17,7 @@ from exonet.wire.impair import Impair, Impairments
 from exonet.wire.link import Wire
 from exonet.wire.pace import Pace
 from exonet.wire.tee import Tee
+from tests.effort import tries
 
 SHARES = st.sampled_from([0.0, 0.1, 0.5, 1.0])
 TIMES = st.sampled_from([0, 1, 700, 10**6])
@@ -45,7 +46,7 @@ class Speed:
 SPEEDS = st.builds(Speed, st.integers(0, 3), st.fractions(0, 10**6, max_denominator=10**9))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tries(60))
 @given(st.text(max_size=60))
 def test_any_text_is_impairments_or_one_clear_error(text: str) -> None:
     try:
@@ -54,13 +55,13 @@ def test_any_text_is_impairments_or_one_clear_error(text: str) -> None:
         assert str(error).startswith("impairment ")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tries(60))
 @given(st.lists(st.tuples(st.sampled_from(["loss", "delay", "x", ""]), st.text("0123456789.%nmus-e +", max_size=8))))
 def test_almost_right_text_too(parts: list[tuple[str, str]]) -> None:
     test_any_text_is_impairments_or_one_clear_error.hypothesis.inner_test(",".join("=".join(part) for part in parts))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(60))
 @given(IMPAIRMENTS)
 def test_impairments_survive_their_own_text(impairments: Impairments) -> None:
     text = str(impairments)
@@ -83,7 +84,7 @@ def originated(ledger: Any) -> int:
     return int(getattr(ledger, "in")[lib.EXO_S_SOURCE] + ledger.copies[lib.EXO_S_SOURCE])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=tries(40))
 @given(
     st.lists(ACTIONS, max_size=25),
     st.permutations(["impair", "pace", "tee"]).flatmap(lambda order: st.integers(0, 3).map(lambda n: order[:n])),

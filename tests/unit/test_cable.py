@@ -123,7 +123,7 @@ def test_wake_makes_an_end_readable_across_threads() -> None:
 
 def test_two_threads_lose_nothing() -> None:
     a, b = cable(64)
-    count = 20_000
+    count = 4_000
 
     def feed() -> None:
         number = 0

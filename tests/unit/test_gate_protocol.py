@@ -30,6 +30,7 @@ from exonet.gate.protocol import (
     error_reply,
     raise_error,
 )
+from tests.effort import tries
 
 GOOD: dict[Op, dict[str, Any]] = {
     Op.HELLO: {"version": 1},
@@ -126,7 +127,7 @@ def test_invariant_5_messages_that_are_none(message: bytes, what: str) -> None:
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tries(100))
 def test_invariant_5_random_bytes(message: bytes) -> None:
     for bytes_ in (message, packed(message[0] % 20 if message else 0, message)):
         with contextlib.suppress(ProtocolError):
@@ -140,7 +141,7 @@ json_values = st.recursive(
 
 
 @given(st.sampled_from(list(GOOD)), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tries(40))
 def test_invariant_5_random_objects(op: Op, data: st.DataObject) -> None:
     fields = {name: data.draw(json_values) for name in FIELDS[op]}
     try:
