@@ -17,7 +17,7 @@ given the same file lose the same packets, on any host. Measure on an idle machi
 
 examples:
   exonet calibrate --out costs.json
-  exonet drops trace.pcap --clock virtual --costs costs.json --rates 0.5,1,2,4,8
+  exonet drops trace.pcap --clock virtual --costs costs.json --rates 500k,1M,2M,4M,8M
 """
 
 

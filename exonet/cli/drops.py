@@ -17,7 +17,7 @@ from exonet.lab.plan import Plan, TapSource, Tenant, TraceSource, merge, parse_r
 from exonet.lab.rates import Rate
 
 EPILOG = """\
-A rate is in million packets per second (0.5, 1, 2), or 200k, or x2: twice the speed of the capture. A ring size is
+A rate is in packets per second (200k, 1.5M, 500000), or x2: twice the speed of the capture. A ring size is
 given to the LibOS's rings, to the receive buffers it posts, and to the NIC's descriptors (unless --descriptors says
 otherwise); the NIC's FIFO stays as --fifo says. Loss is relative to the load that was achieved. Left out are packets
 that arrive nowhere at any load: no binding claims them, the NIC takes none so long, a LibOS's own stack turns them
@@ -29,12 +29,12 @@ With --tap the load is made by a sender in a network namespace of its own, on th
 root).
 
 examples:
-  exonet drops trace.pcap --rates 0.5,1,2,4,8 --rings 64,256,1024 --out report/
+  exonet drops trace.pcap --rates 500k,1M,2M,4M,8M --rings 64,256,1024 --out report/
   exonet drops trace.pcap --clock virtual --costs dec5000 --rates 50k,100k,200k,400k --out report/
   sudo exonet drops --tap exo0 --rates 50k,100k,200k --rings 256 --out report/
 """
 
-RATES = {"trace": "0.5,1,2,4,8", "tap": "25k,50k,100k,200k"}
+RATES = {"trace": "500k,1M,2M,4M,8M", "tap": "25k,50k,100k,200k"}
 EVERYTHING = "load=ip or ip6 or arp"
 
 

@@ -68,7 +68,10 @@ def add(commands: Any) -> None:
     )
     how = parser.add_argument_group("how it is replayed")
     how.add_argument(
-        "--speed", default="x1", metavar="S", help="x1 as captured (the default), xN, pps=N, mbps=N, gbps=N, or max"
+        "--speed",
+        default="x1",
+        metavar="S",
+        help="x1 as captured (the default), xN, packets a second as 200k, mbps=N, gbps=N, or max",
     )
     how.add_argument("--loop", type=common.count(0, 2**32), default=1, metavar="N", help="so many times; 0: for ever")
     how.add_argument("--shift", action="store_true", help="loop k adds k to every address (checksums kept right)")

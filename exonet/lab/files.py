@@ -14,7 +14,7 @@ def of_wire(path: Path, number: int) -> Path:
 
 
 def of_point(path: Path, rate: Rate, ring: int, repetition: int) -> Path:
-    """A file of its own for each point of a sweep: trace-2-64-0.jsonl."""
+    """A file of its own for each point of a sweep: trace-2M-64-0.jsonl."""
     return path.with_stem(f"{path.stem}-{rate.text}-{ring}-{repetition}")
 
 

@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Offered loads as a person writes them: "0.5" million packets per second, "200k", "x2" of the capture's speed."""
+"""Offered loads as a person writes them: "200k" or "500000" packets per second, "x2" of the capture's speed."""
 
-import re
 from dataclasses import dataclass
+from fractions import Fraction
 
 from exonet.errors import UsageError
 from exonet.lab.progress import format_rate
-
-_RATE = re.compile(r"(x)?(?:pps=)?(\d+(?:\.\d+)?)([kMG]?)")
-_FACTOR = {"": 1e6, "k": 1e3, "M": 1e6, "G": 1e9}
+from exonet.wire.speed import Speed, SpeedKind
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -20,29 +18,35 @@ class Rate:
 
     @classmethod
     def parse(cls, text: str) -> "Rate":
-        match = _RATE.fullmatch(text.strip())
-        if match is None or float(match[2]) == 0 or (match[1] and match[3]):
-            raise UsageError(
-                f'rate "{text}": it must be million packets per second as 0.5, or 200k, or x2 of the capture\'s speed'
-            )
-        if match[1]:
-            return cls(float(match[2]), relative=True)
-        factor = 1.0 if "pps=" in text and not match[3] else _FACTOR[match[3]]
-        return cls(float(match[2]) * factor)
+        """What --speed takes too, but for bits per second and `max`. Raises UsageError."""
+        speed = Speed.parse(text, "rate")
+        if speed.kind not in (SpeedKind.FRAMES, SpeedKind.STAMPS):
+            raise UsageError(f'rate "{text}": it must be packets a second, as 200k, or x2 of the capture\'s speed')
+        return cls(float(speed.rate), relative=speed.kind is SpeedKind.STAMPS)
 
     @classmethod
     def parse_list(cls, text: str) -> tuple["Rate", ...]:
-        return tuple(cls.parse(part) for part in text.split(","))
+        """Several with commas, each once."""
+        return tuple(dict.fromkeys(cls.parse(part) for part in text.split(",")))
 
     @property
     def speed(self) -> str:
         """As --speed takes it."""
-        return f"x{self.value:g}" if self.relative else f"pps={self.value:.0f}"
+        kind = SpeedKind.STAMPS if self.relative else SpeedKind.FRAMES
+        return str(Speed(kind, Fraction(self.value).limit_denominator(10**6)))
 
     @property
     def text(self) -> str:
-        """As it is typed, and fit for a file's name: "0.5", "x2"."""
-        return f"x{self.value:g}" if self.relative else f"{self.value / 1e6:g}"
+        """As it is typed, exact, and fit for a file's name: "500k", "1.25M", "x2"."""
+        return self.speed if self.relative else "".join(self._scaled())
 
     def __str__(self) -> str:
-        return f"x{self.value:g}" if self.relative else format_rate(self.value)
+        """As it is shown: "8.00 M/s", with more digits where it has more."""
+        if self.relative:
+            return self.speed
+        return format_rate(self.value) if float(f"{self.value:.3g}") == self.value else f"{' '.join(self._scaled())}/s"
+
+    def _scaled(self) -> tuple[str, str]:
+        unit, factor = ("M", 10**6) if self.value >= 10**6 else ("k", 1000)
+        scaled = Fraction(self.value).limit_denominator(10**6) / factor
+        return f"{float(scaled):.12f}".rstrip("0").rstrip("."), unit

@@ -241,7 +241,7 @@ def test_a_refusal_is_traced(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_a_sweep_writes_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["drops", DEMO, "--clock", "virtual", "--rates", "1,8", "--rings", "64,256", "--packets", "4000"]
+    words = ["drops", DEMO, "--clock", "virtual", "--rates", "1M,8M", "--rings", "64,256", "--packets", "4000"]
     assert main([*words, "--out", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     assert "ring 64" in text and "ring 256" in text and "8.00 M/s" in text

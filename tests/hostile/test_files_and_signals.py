@@ -79,7 +79,7 @@ def test_the_cost_model_and_the_report_name_their_own_files(tmp_path: Path) -> N
         "exonet: error: cost model /dev/full: cannot be written: No space left on device\n",
     )
     (tmp_path / "drops.csv").symlink_to("/dev/full")
-    sweep = ["drops", TRACE, *VIRTUAL, "--rates", "1", "--rings", "64", "--packets", "100", "--out", str(tmp_path)]
+    sweep = ["drops", TRACE, *VIRTUAL, "--rates", "1M", "--rings", "64", "--packets", "100", "--out", str(tmp_path)]
     done = run(*sweep)
     assert done.returncode == 1 and f"report {tmp_path}: cannot be written" in done.stderr, done.stderr
 
@@ -135,6 +135,6 @@ def test_a_libos_of_ones_own_is_found_in_the_working_directory(mode: str, tmp_pa
 def test_a_libos_that_ends_during_a_sweep_makes_it_a_failed_one(tmp_path: Path) -> None:
     (tmp_path / "dying_libos.py").write_text(ECHO.replace("return False", "raise ValueError('enough')"))
     bind = ["--bind", "q=ip,stack=dying_libos:Quiet"]
-    done = run("drops", TRACE, *VIRTUAL, "--rates", "1", "--rings", "64", "--packets", "100", *bind, cwd=tmp_path)
+    done = run("drops", TRACE, *VIRTUAL, "--rates", "1M", "--rings", "64", "--packets", "100", *bind, cwd=tmp_path)
     assert done.returncode == 1
     assert "LibOS q ended before the run did: it raised ValueError: enough" in done.stderr

@@ -176,7 +176,7 @@ def test_attach_options_reach_the_plan() -> None:
 
 
 def test_a_sweep_without_bindings_takes_everything() -> None:
-    words = ["drops", "trace.pcap", "--rates", "0.5,1", "--rings", "64,256"]
+    words = ["drops", "trace.pcap", "--rates", "500000,1M", "--rings", "64,256"]
     arguments = parsed(*words)
     plan = drops.plan_of(arguments, words)
     assert [tenant.name for tenant in plan.tenants] == ["load"]

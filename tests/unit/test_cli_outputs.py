@@ -61,8 +61,8 @@ def test_nor_with_the_file_of_the_second_port(capture: Path, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("trace-2-64-0.pcap", ["--pcap-out", "trace.pcap"]),
-        ("trace-2-64-0.pcap", ["--trace", "trace.pcap"]),
+        ("trace-2M-64-0.pcap", ["--pcap-out", "trace.pcap"]),
+        ("trace-2M-64-0.pcap", ["--trace", "trace.pcap"]),
         ("drops.csv", ["--out", "."]),
         ("drops.png", ["--out", "."]),
     ],
@@ -72,7 +72,7 @@ def test_nor_a_sweep_with_the_files_that_it_names_itself(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(UDP, name)
-    said = refused(capsys, "drops", name, "--rates", "1,2", "--rings", "64", *words)
+    said = refused(capsys, "drops", name, "--rates", "1M,2M", "--rings", "64", *words)
     assert said == f"{words[0]} {name}: it is one of the captures that are read"
     assert Path(name).read_bytes() == UDP.read_bytes()
 

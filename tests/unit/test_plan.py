@@ -178,20 +178,42 @@ def test_buffers_are_the_tenants_word_or_the_runs_or_the_rings() -> None:
 @pytest.mark.parametrize(
     ("text", "rate", "speed"),
     [
-        ("0.5", Rate(500_000), "pps=500000"),
-        ("8", Rate(8_000_000), "pps=8000000"),
+        ("500000", Rate(500_000), "pps=500000"),
+        ("0.5M", Rate(500_000), "pps=500000"),
+        ("1234567", Rate(1_234_567), "pps=1234567"),
         ("200k", Rate(200_000), "pps=200000"),
         ("1.5M", Rate(1_500_000), "pps=1500000"),
         ("pps=1000", Rate(1000), "pps=1000"),
         ("x2", Rate(2, relative=True), "x2"),
+        ("x1.234567", Rate(1.234567, relative=True), "x1.234567"),
     ],
 )
 def test_rates(text: str, rate: Rate, speed: str) -> None:
     assert Rate.parse(text) == rate
     assert rate.speed == speed
+    assert Rate.parse(rate.text) == rate
 
 
-@pytest.mark.parametrize("text", ["", "0", "fast", "-1", "x2k", "1,,2"])
+@pytest.mark.parametrize(
+    ("rates", "names"),
+    [
+        ("500000,1.25M,x0.5,pps=500", ["500k", "1.25M", "x0.5", "0.5k"]),
+        ("1234567,1234568,1M,1000k", ["1.234567M", "1.234568M", "1M"]),
+    ],
+)
+def test_rates_have_names_of_their_own(rates: str, names: list[str]) -> None:
+    found = Rate.parse_list(rates)
+    assert [rate.text for rate in found] == names
+    assert len({str(rate) for rate in found}) == len(found)
+
+
+@pytest.mark.parametrize("text", ["0.5", "8", "999"])
+def test_a_small_number_without_a_unit_is_refused_with_its_readings(text: str) -> None:
+    with pytest.raises(UsageError, match=f'rate "{text}": write x{text} for .* or {text}M for .*000 packets a second'):
+        Rate.parse(text)
+
+
+@pytest.mark.parametrize("text", ["", "0", "fast", "-1", "x2k", "1M,,2M", "max", "gbps=1"])
 def test_a_bad_rate_is_named(text: str) -> None:
     with pytest.raises(UsageError, match="rate"):
         Rate.parse_list(text)

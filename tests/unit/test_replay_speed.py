@@ -32,6 +32,8 @@ NEVER = 2**64 - 1
         ("mbps=100", SpeedKind.BITS, 10**8, "gbps=0.1"),
         ("gbps=2.5", SpeedKind.BITS, 25 * 10**8, "gbps=2.5"),
         ("pps=1e6", SpeedKind.FRAMES, 10**6, "pps=1000000"),
+        ("500000", SpeedKind.FRAMES, 500_000, "pps=500000"),
+        ("1.5k", SpeedKind.FRAMES, 1500, "pps=1500"),
         (" max ", SpeedKind.MAX, 0, "max"),
     ],
 )
@@ -42,11 +44,16 @@ def test_speed_text(text: str, kind: SpeedKind, rate: Fraction, shown: str) -> N
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "x0", "x-1", "fast", "pps=", "pps=0", "gbps=nan", "x1e99", "10", "max=1", "xx2", "x1x"]
+    "text", ["", "x", "x0", "x-1", "fast", "pps=", "pps=0", "gbps=nan", "x1e99", "0", "2e12", "max=1", "xx2", "x1x"]
 )
 def test_what_is_no_speed_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=f'speed "{text}": must be xN'):
         Speed.parse(text)
+
+
+def test_a_small_number_without_a_unit_is_refused_with_its_readings() -> None:
+    with pytest.raises(UsageError, match=r'speed "10": write x10 for .*, or 10M for 10,000,000 packets'):
+        Speed.parse("10")
 
 
 def due_times(wire: PcapWire, start: int = 0) -> list[int]:
