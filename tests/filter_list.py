@@ -237,6 +237,5 @@ DECOMPOSE = (
 REFUSE = (
     ("ip6 protochain 6", "loops"),
     ("ip protochain 6", "loops"),
-    ("udp[-30] = 0", "takes nothing"),
     ("ip[8] % 3 = 1 and ip[9] % 3 = 1", "30000 steps"),
 )

@@ -20,7 +20,7 @@ from exonet.wording import counted
 FIRST = 20
 #: What looks like a word of a filter, and not like the name of a file.
 _BARE = re.compile(r"(?!.*\.(?:p?cap(?:ng)?|gz|dmp)$)[^/]+")
-KINDS = ("native", "table", "reference", "libpcap")
+KINDS = ("native", "table", "reference", "libpcap", "unoptimised")
 
 DESCRIPTION = """\
 Lists the frames of captures that a filter takes, as `tcpdump -r CAPTURE FILTER` does, and counts them. Frames are
@@ -31,10 +31,11 @@ as it goes; that is said, and the exit code is 1.
 
 EPILOG = """\
 classifiers:
-  native     the demux with machine code (needs llvmlite, else the table answers)
-  table      the demux without
-  reference  the filter's conjuncts in Python, slowly
-  libpcap    what tcpdump runs; also of a filter that does not decompose
+  native       the demux with machine code (needs llvmlite, else the table answers)
+  table        the demux without
+  reference    the filter's conjuncts in Python, slowly
+  libpcap      what tcpdump runs (without the optimiser where that is wrong); also of a filter that does not decompose
+  unoptimised  what tcpdump -O runs
 
 examples:
   exonet filter match 'udp port 53' trace.pcapng
@@ -62,7 +63,7 @@ def add(actions: Any) -> None:
     how.add_argument("--all", action="store_true", help=f"list every frame (default: the first {FIRST})")
     how.add_argument("--json", action="store_true", help="print the counts as JSON")
     parser.add_argument("--classifier", choices=KINDS, help="who says what matches (default native)")
-    parser.add_argument("--check", action="store_true", help="ask all four, and stop at the first disagreement")
+    parser.add_argument("--check", action="store_true", help="ask all five, and stop at the first disagreement")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the frames that match, as pcapng")
 
 
@@ -137,6 +138,8 @@ def one_classifier(text: str, asked: str | None) -> Any:
 
     if asked == Kind.LIBPCAP.value:
         return LibpcapClassifier(program_of(text))
+    if asked == Kind.UNOPTIMISED.value:
+        return LibpcapClassifier(program_of(text, optimise=False))
     compiled = compile_filter(text)
     try:
         return classifier(Kind(asked or "native"), compiled)
@@ -153,7 +156,7 @@ def check(compiled: Any, counts: Sequence[Any]) -> bool:
     from exonet.filters.match import disagreement, open_capture
 
     classifiers = []
-    for kind in (Kind.LIBPCAP, Kind.REFERENCE, Kind.TABLE, Kind.NATIVE):
+    for kind in (Kind.LIBPCAP, Kind.UNOPTIMISED, Kind.REFERENCE, Kind.TABLE, Kind.NATIVE):
         try:
             classifiers.append((kind, classifier(kind, compiled)))
         except MissingError as error:

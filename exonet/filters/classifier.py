@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Who says whether a filter takes a frame: four classifiers of one filter that must agree on every frame.
+"""Who says whether a filter takes a frame: five classifiers of one filter that must agree on every frame.
 
-    native      the demux with machine code for every shape (filters/native.py); needs llvmlite
-    table       the demux as it is without: csrc/demux_probe.c reads the shape's form
-    reference   the conjuncts in Python, one after the other
-    libpcap     its interpreter over its own program: what the filter means (R5)
+    native       the demux with machine code for every shape (filters/native.py); needs llvmlite
+    table        the demux as it is without: csrc/demux_probe.c reads the shape's form
+    reference    the conjuncts in Python, one after the other
+    libpcap      its interpreter over its own program: what the filter means (R5)
+    unoptimised  the same over the program that its optimiser has not seen: `tcpdump -O`
 
 Each takes bursts of a capture and answers with a numpy array of bool. What is no frame (of another link type, or too
 long) is taken by none.
@@ -20,6 +21,7 @@ from exonet.filters.compile import CompiledFilter
 from exonet.filters.form import Form
 from exonet.filters.libpcap import Libpcap, Program
 from exonet.filters.native import NativeCode, compile_form
+from exonet.filters.optimiser import compile_checked
 from exonet.wire.capture import Burst
 
 __all__ = ["MOST", "Classifier", "Kind", "LibpcapClassifier", "classifier"]
@@ -33,6 +35,7 @@ class Kind(Enum):
     TABLE = "table"
     REFERENCE = "reference"
     LIBPCAP = "libpcap"
+    UNOPTIMISED = "unoptimised"
 
 
 class Classifier(Protocol):
@@ -129,5 +132,7 @@ def classifier(kind: Kind, filter: CompiledFilter) -> Classifier:
     if kind is Kind.REFERENCE:
         return ReferenceClassifier(filter)
     if kind is Kind.LIBPCAP:
-        return LibpcapClassifier(Libpcap().compile(filter.text))
+        return LibpcapClassifier(compile_checked(Libpcap(), filter.text))
+    if kind is Kind.UNOPTIMISED:
+        return LibpcapClassifier(Libpcap().compile(filter.text, optimize=False))
     return DemuxClassifier(filter, native=kind is Kind.NATIVE)

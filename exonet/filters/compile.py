@@ -3,6 +3,7 @@
 
     syntax.py    which language it is; Python expressions become pcap-filter text (fields.py)
     libpcap.py   text to a classic BPF program, by the library that everybody's filters are written for
+    optimiser.py which of its two programs that is, the optimised one or, where that is wrong, the other
     walk.py      program to paths: what a frame must satisfy to be accepted
     simplify.py  paths to few canonical conjuncts (conjunct.py)
     interval.py  ranges and prefixes among them to intervals (span.py)
@@ -20,6 +21,7 @@ from exonet.filters.conjunct import Conjunct
 from exonet.filters.fields import Expression
 from exonet.filters.libpcap import Libpcap, Program
 from exonet.filters.names import fixed_value
+from exonet.filters.optimiser import compile_checked
 from exonet.filters.simplify import simplify
 from exonet.filters.steps import Undecomposable
 from exonet.filters.syntax import misspelt, to_pcap
@@ -46,11 +48,11 @@ class CompiledFilter:
         return tuple(sorted(value for value in found if value is not None))
 
 
-def program_of(source: str | Expression) -> Program:
+def program_of(source: str | Expression, *, optimise: bool = True) -> Program:
     """libpcap's program alone, which needs no conjuncts. FilterError (does not parse), MissingError (no libpcap)."""
     text = to_pcap(source)
     try:
-        return Libpcap().compile(text)
+        return compile_checked(Libpcap(), text) if optimise else Libpcap().compile(text, optimize=False)
     except FilterError as error:
         raise of_source(error, source, text) from None
 
@@ -63,7 +65,7 @@ def compile_filter(source: str | Expression, templates: Templates | None = None)
     """
     text = to_pcap(source)
     try:
-        conjuncts = decompose(Libpcap().compile(text), templates)
+        conjuncts = decompose(compile_checked(Libpcap(), text), templates)
     except FilterError as error:
         raise of_source(error, source, text) from None
     return CompiledFilter(text, str(source), conjuncts)

@@ -87,6 +87,11 @@ class Walk:
                 self.uses.accept(state.made, state.bits, state.ip4)
                 yield state
 
+    def ways(self, steps: Steps) -> Iterator[State]:
+        """The ways to a return, accepting or not."""
+        for state, _ in self._leaves(State(), None, steps):
+            yield state
+
     def accepts_all(self, start: State) -> bool:
         """Is every frame of `start` accepted, without a load beyond its guards? False also where that is not known,
         or where too much has been asked.

@@ -26,6 +26,7 @@ from exonet.filters.fields import Expression
 from exonet.filters.form import shape_of
 from exonet.filters.libpcap import Libpcap, Program
 from exonet.filters.mould import groups_only
+from exonet.filters.optimiser import compile_checked, may_be_wrong
 from exonet.filters.region import Example, Nesting, Region, Relation, difference, nesting, relation, separate
 from exonet.filters.remedy import remedy
 from exonet.filters.syntax import joins, to_pcap
@@ -129,7 +130,7 @@ class Regions:
             library = self._libpcap.opened = Libpcap()
         try:
             self._names.refuse(text)
-            compiled: Program = library.compile(text)
+            compiled = compile_checked(library, text)
         except FilterError as error:
             raise of_source(error, source, text) from None
         return compiled
@@ -240,7 +241,7 @@ class Regions:
 
 def _is_quick(text: str) -> bool:
     """Does libpcap compile it at once, whatever it says? What only says `and`, it does."""
-    if len(text) > QUICK_TEXT:
+    if len(text) > QUICK_TEXT or may_be_wrong(text):
         return False
     joined = (
         "|" in text or "!" in text or "&" in text or "not" in text or " or" in text or ")or" in text or "]or" in text

@@ -8,6 +8,7 @@ from typing import Any
 from exonet.clock import Clock, wall_offset_ns
 from exonet.errors import FilterError, UsageError
 from exonet.filters.libpcap import Libpcap, Program
+from exonet.filters.optimiser import compile_checked
 from exonet.filters.syntax import to_pcap
 from exonet.lab.files import of_wire
 from exonet.lab.plan import Plan, Settings, TapSource, TraceSource
@@ -110,7 +111,7 @@ def pointers(option: str, text: str | None) -> Pointers | None:
     if not text:
         return None
     try:
-        return Pointers(Libpcap().compile(to_pcap(text)))
+        return Pointers(compile_checked(Libpcap(), to_pcap(text)))
     except FilterError as error:
         raise FilterError(f"{option}: {error}") from None
 
