@@ -57,6 +57,14 @@ class Stopwatch:
         return self.ns / NS_PER_S
 
 
+def process_cpu_ns(pid: int) -> int:
+    """The CPU time of a process, all its threads, dead but not yet waited for included. OSError where it is gone.
+
+    Its clock's number is made as clock_getcpuclockid(3) makes it.
+    """
+    return time.clock_gettime_ns(~pid << 3 | 2)
+
+
 def monotonic_ns() -> int:
     """The host's monotonic clock: the same that `exo_now` reads for a machine on Clock.MONOTONIC."""
     return time.monotonic_ns()

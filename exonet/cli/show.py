@@ -43,6 +43,11 @@ def _number(name: str) -> Callable[[Row], str]:
     return lambda row: "" if row.get(name) is None else str(row[name])
 
 
+def _latency(row: Row) -> str:
+    told = row.get("latency_ns")
+    return "" if told is None else f"{format_duration(told['p50'])}, {format_duration(told['p99'])}"
+
+
 def _native(row: Row) -> str:
     if row["native"] in (row["shapes"], 0):
         return "machine code" if row["native"] else "table"
@@ -59,6 +64,7 @@ COLUMNS: dict[str, Columns] = {
         ("answered by", _native),
         ("capability", _number("capability")),
         ("LibOS had", _get("delivered")),
+        ("latency p50, p99", _latency),
         ("filter", lambda row: row["filter"] + (" (snoop)" if row["snoop"] else "")),
     ),
     "environments": (
@@ -70,6 +76,8 @@ COLUMNS: dict[str, Columns] = {
         ("sent", _get("sent")),
         ("dropped", lambda row: sum(row["dropped"].values())),
         ("pages", _get("pages")),
+        ("CPU", lambda row: format_duration(row["cpu_ns"])),
+        ("latency p50, p99", _latency),
         ("state", lambda row: "runs" if row["alive"] else row["end_reason"]),
     ),
     "shapes": (

@@ -16,6 +16,7 @@ HEADERS = (
     "checksum.h",
     "wire.h",
     "trace.h",
+    "delays.h",
     "replay.h",
     "link.h",
     "nic.h",

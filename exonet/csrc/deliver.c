@@ -73,8 +73,8 @@ static void describe(struct exo_env *env, const struct exo_frame *frame, const s
         .flags = (uint16_t)flags, .csum = (uint16_t)csum, .binding = binding, .port = frame->port, .timestamp = frame->ts,
     };
     env->placed[slot] = (struct exo_placed){
-        .id = frame->id, .stamp = frame->stamp, .ts = frame->ts, .bytes = frame->len, .port = frame->port,
-        .first = (uint8_t)first, .local = frame->flags & EXO_F_LOCAL,
+        .id = frame->id, .stamp = frame->stamp, .ts = frame->ts, .binding = binding, .bytes = (uint16_t)frame->len,
+        .port = (uint8_t)frame->port, .first = first & 1, .local = (frame->flags & EXO_F_LOCAL) != 0,
     };
 }
 
@@ -362,6 +362,24 @@ static int32_t read_verdict(struct exo_env *env, uint32_t slot)
     return EXO_R_STACK_UNACCOUNTED;
 }
 
+/* Frames of one binding that came at one time. */
+struct arrival {
+    uint64_t ts;
+    uint32_t binding;
+    uint32_t n;
+};
+
+/* Counts it with those before it where it is like them. */
+static inline void waited(struct exo_machine *m, struct exo_env *env, struct arrival *run, const struct exo_placed *placed, uint64_t now)
+{
+    if (placed->ts != run->ts || placed->binding != run->binding) {
+        if (run->n)
+            exo_latency_record(m, env, run->binding, now > run->ts ? now - run->ts : 0, run->n);
+        *run = (struct arrival){.ts = placed->ts, .binding = placed->binding};
+    }
+    run->n++;
+}
+
 uint32_t exo_deliver_settle(struct exo_machine *m, struct exo_env *env)
 {
     if (env->state != EXO_ENV_LIVE)
@@ -371,7 +389,9 @@ uint32_t exo_deliver_settle(struct exo_machine *m, struct exo_env *env)
         return 0;
     uint32_t frames = 0, local = 0, delivered[EXO_ORIGINS] = {0};
     uint64_t bytes = 0;
-    int each = m->ledger.fates || m->ledger.observe;
+    int each = m->ledger.fates || m->ledger.observe, timed = !m->untimed;
+    struct arrival run = {.n = 0};
+    uint64_t now = exo_now(m);
     for (uint32_t i = env->receive_seen; i != taken; i++) {
         uint32_t slot = i & (env->layout.receive_entries - 1);
         const struct exo_placed *placed = &env->placed[slot];
@@ -380,6 +400,8 @@ uint32_t exo_deliver_settle(struct exo_machine *m, struct exo_env *env)
         frames++;
         local += placed->local != 0;
         bytes += placed->bytes;
+        if (timed)
+            waited(m, env, &run, placed, now);
         int32_t verdict = read_verdict(env, slot);
         if (EXO_LIKELY(verdict == EXO_R_DELIVERED && !each)) {
             delivered[placed->local ? EXO_O_LIBOS : EXO_O_WIRE]++;
@@ -390,8 +412,10 @@ uint32_t exo_deliver_settle(struct exo_machine *m, struct exo_env *env)
         m->ledger.out[EXO_S_STACK] += verdict == EXO_R_DELIVERED;
     }
     env->receive_seen = taken;
+    if (run.n)
+        exo_latency_record(m, env, run.binding, now > run.ts ? now - run.ts : 0, run.n);
     if (frames > local)
-        m->last_wire = exo_now(m);
+        m->last_wire = now;
     env->consumed_frames += frames;
     env->consumed_bytes += bytes;
     uint32_t all = 0;

@@ -13,6 +13,9 @@
 
 enum { EXO_MIN_ENTRIES = 8, EXO_MAX_ENTRIES = 32768 };
 
+_Static_assert(sizeof(struct exo_placed) == 32, "two in a cache line");
+_Static_assert(EXO_MAX_FRAME <= UINT16_MAX && EXO_MAX_PORTS <= UINT8_MAX, "exo_placed has room for lengths and ports");
+
 static uint32_t align_to(uint32_t value, uint32_t unit) { return (value + unit - 1) / unit * unit; }
 
 static int good_entries(uint32_t n) { return n >= EXO_MIN_ENTRIES && n <= EXO_MAX_ENTRIES && (n & (n - 1)) == 0; }

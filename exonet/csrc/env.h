@@ -22,10 +22,11 @@ struct exo_placed {
     uint64_t id;
     uint64_t stamp;
     uint64_t ts;
-    uint32_t bytes;
-    uint16_t port;
-    uint8_t first;           /* 1: first entry of its chain, so a frame */
-    uint8_t local;           /* EXO_F_LOCAL: switched from another environment of the port; else 0 */
+    uint32_t binding;
+    uint16_t bytes;
+    uint8_t port;
+    uint8_t first : 1;       /* first entry of its chain, so a frame */
+    uint8_t local : 1;       /* switched from another environment of the port */
 };
 
 enum exo_env_state { EXO_ENV_FREE, EXO_ENV_LIVE, EXO_ENV_SHUT, EXO_ENV_DEAD };
@@ -83,9 +84,10 @@ struct exo_env {
     uint32_t stuck_taken;
     uint64_t lies;           /* impossible words read from the LibOS area */
     uint64_t drop[96];       /* by enum exo_reason */
+    struct exo_delays *delays;   /* of frames whose binding has none of its own; NULL: none yet */
     /* virtual time: see cpu.h */
     int64_t debt_ns;
-    uint64_t cpu_ns;
+    uint64_t cpu_ns;         /* charged; on the monotonic clock the time that an inline one's steps took */
     uint64_t excess;
     uint64_t died;           /* how many had died before it, itself included; 0: it lives */
 };

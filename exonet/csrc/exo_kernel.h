@@ -17,6 +17,7 @@
 #include "checksum.h"
 #include "wire.h"
 #include "trace.h"
+#include "delays.h"
 #include "replay.h"
 #include "link.h"
 #include "nic.h"

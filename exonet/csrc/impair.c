@@ -304,7 +304,7 @@ struct exo_wire *exo_impair_new(struct exo_wire *inner, const struct exo_impairm
     impair->wrap.inner = inner;
     impair->wrap.wire = (struct exo_wire){
         .receive = impair_receive, .send = impair_send, .next_due = impair_next_due, .held = impair_held,
-        .fate = inner->fate ? wrap_fate : NULL, .close = impair_close, .fd = inner->fd,
+        .fate = inner->fate ? wrap_fate : NULL, .close = impair_close, .fd = inner->fd, .flags = inner->flags,
     };
     return &impair->wrap.wire;
 }

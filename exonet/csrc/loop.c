@@ -334,12 +334,19 @@ static int32_t reasons_now(struct exo_machine *m, uint64_t now, uint64_t until)
 
 int64_t exo_machine_go(struct exo_machine *m, uint64_t until, uint32_t stepped, int32_t again)
 {
-    if (stepped)
+    int timed = m->config.clock == EXO_CLOCK_MONOTONIC;
+    if (stepped) {
+        struct exo_env *env = timed ? live_env(m, stepped) : NULL;
+        if (env)
+            env->cpu_ns += exo_now(m) - m->step_began;
         exo_machine_stepped(m, stepped, again);
+    }
     int32_t reasons = m->config.clock == EXO_CLOCK_VIRTUAL ? exo_machine_simulate(m, until) : exo_machine_run(m, until);
     if (reasons < 0 || !(reasons & EXO_RUN_INLINE))
         return reasons;
     int64_t next = (int64_t)exo_machine_ready(m) << 16;   /* which says whether its timer came */
+    if (timed)
+        m->step_began = exo_now(m);
     return next | reasons | (m->timer_came ? (int32_t)EXO_RUN_TIMER : 0);
 }
 

@@ -51,6 +51,7 @@ void exo_machine_free(struct exo_machine *m)
     for (uint32_t i = 1; i < EXO_MAX_ENVS; i++) {
         if (m->env[i]) {
             exo_env_close(m->env[i]);
+            free(m->env[i]->delays);
             free(m->env[i]);
         }
     }
@@ -64,6 +65,8 @@ void exo_machine_free(struct exo_machine *m)
         for (uint32_t i = 0; i < HELD_FRAGMENTS; i++)
             free((void *)(uintptr_t)m->fragments->held[i].frame.data);
     free(m->fragments);
+    for (uint32_t i = 0; i < m->bindings; i++)
+        free(m->binding[i].delays);
     free(m->binding);
     free(m->free_binding);
     exo_ledger_record(&m->ledger, 0);
@@ -121,6 +124,7 @@ int32_t exo_machine_attach(struct exo_machine *m, struct exo_wire *wire, const s
         m->ledger.observe = observe;
         m->ledger.observer = m;
     }
+    m->untimed |= wire->flags & EXO_WIRE_UNTIMED;
     m->ports++;
     return (int32_t)number;
 }
@@ -154,6 +158,8 @@ int64_t exo_machine_env(struct exo_machine *m, const struct exo_layout *layout, 
     }
     env->wake_fd = wake_fd;
     env->state = EXO_ENV_LIVE;
+    if (m->env[slot])
+        free(m->env[slot]->delays);
     free(m->env[slot]);
     m->env[slot] = env;
     m->wake_at[slot] = UINT64_MAX;
@@ -283,6 +289,7 @@ int32_t exo_machine_unbind(struct exo_machine *m, uint32_t number)
     exo_demux_remove(b->flags & EXO_BIND_SNOOP ? m->port[b->port].snoops : m->port[b->port].demux, number);
     exo_fragment_forget(m, number);
     unlink_binding(m, number);
+    exo_latency_end(m, b);
     b->flags = EXO_BIND_DEAD;
     b->env = EXO_NO_ENV;
     m->free_binding[m->free_bindings++] = number;

@@ -101,6 +101,9 @@ uint32_t exo_machine_ready(struct exo_machine *machine);
 void exo_machine_stepped(struct exo_machine *machine, uint32_t env, int32_t again);
 /* Ask to run an inline environment at ns (its stack's timer). */
 void exo_machine_wake_at(struct exo_machine *machine, uint32_t env, uint64_t ns);
+/* How long frames took from the wire to being consumed: of a binding (NULL: nothing is known of it alone), and of all of an environment's. */
+const struct exo_delays *exo_machine_binding_delays(const struct exo_machine *machine, uint32_t binding);
+void exo_machine_env_delays(const struct exo_machine *machine, uint32_t env, struct exo_delays *out);
 /* How often the kernel slept. */
 uint64_t exo_machine_sleeps(const struct exo_machine *machine);
 /* Frames in flight: walks wires, NICs and rings. out: EXO_ORIGINS times EXO_STAGES numbers. */

@@ -39,6 +39,7 @@ struct binding {
     uint16_t flags;
     uint32_t next;                         /* of its list; EXO_NO_OWNER: the last */
     uint32_t previous;
+    struct exo_delays *delays;             /* NULL: none yet, or too many bindings have some */
 };
 
 /* An environment's bindings on a port, the oldest first: what is asked of them never depends on how many others there are. */
@@ -151,6 +152,9 @@ struct exo_machine {
     uint64_t chatter_last;                 /* .. until then */
     uint32_t passes;
     uint32_t turn;                         /* the place of the environment that exo_machine_ready named last */
+    uint32_t untimed;                      /* a wire's frames have no time of arrival: nobody's delays are recorded */
+    uint32_t timed_bindings;               /* how many have delays of their own */
+    uint64_t step_began;                   /* monotonic: of the inline environment that steps */
     uint32_t timer_came;                   /* for the environment that exo_machine_ready named last */
     uint8_t super[EXO_MOST_PIECES * EXO_PAGE_SIZE];   /* the super-frame that is being cut */
 };
@@ -179,7 +183,7 @@ static inline struct exo_frame placed_frame(const struct exo_placed *placed)
 {
     return (struct exo_frame){
         .id = placed->id, .stamp = placed->stamp, .ts = placed->ts, .len = placed->bytes, .port = placed->port,
-        .flags = placed->local,
+        .flags = placed->local ? EXO_F_LOCAL : 0,
     };
 }
 
@@ -189,6 +193,9 @@ void exo_machine_fate(struct exo_machine *m, const struct exo_frame *frame, int3
 uint32_t exo_deliver_some(struct exo_machine *m, uint32_t port, uint32_t queue, uint32_t max);
 void exo_deliver_publish(struct exo_env *env);
 void exo_deliver_to(struct exo_machine *m, uint32_t binding, const struct exo_frame *frame, uint32_t flags);
+/* latency.c: n frames of one binding have been consumed that long after they came; its delays become its environment's. */
+void exo_latency_record(struct exo_machine *m, struct exo_env *env, uint32_t binding, uint64_t ns, uint32_t n);
+void exo_latency_end(struct exo_machine *m, struct binding *binding);
 /* fragment.c: the owner a fragment follows, remembering first fragments; EXO_NO_OWNER: none. Held: 1 where it was kept. */
 uint32_t exo_fragment_follow(struct exo_machine *m, const struct exo_frame *frame, uint32_t owner, uint32_t *held);
 void exo_fragment_expire(struct exo_machine *m, uint64_t now);

@@ -135,7 +135,7 @@ static void hand_over(struct exo_replay *r, struct exo_frame *out, uint64_t now)
         r->counters.rewritten++;
     }
     if (r->config.mode != EXO_REPLAY_MAX)
-        exo_delays_record(&r->delays, now - r->due);
+        exo_delays_record(&r->delays, now - r->due, 1);
 }
 
 static void count_burst(struct exo_replay *r, uint32_t n, uint64_t bytes)

@@ -99,18 +99,6 @@ struct exo_replay_counters {
     uint64_t rewritten;
 };
 
-/* now - due when a frame was handed over, log-linear buckets: 32 to each power of two, so within 3.2 %. */
-struct exo_delays {
-    uint64_t count;
-    uint64_t max;
-    uint64_t sum;
-    uint64_t bucket[1920];
-};
-
-void exo_delays_record(struct exo_delays *delays, uint64_t ns);
-/* The delay that `parts` in a million do not exceed: 500000 is the median. 0 where nothing was recorded. */
-uint64_t exo_delays_quantile(const struct exo_delays *delays, uint32_t parts);
-
 /* NULL: error is EXO_E_INVALID (a value out of its range) or EXO_E_MEMORY. Holds the trace until its close. */
 struct exo_wire *exo_replay_new(struct exo_trace *trace, const struct exo_replay_config *config, int32_t *error);
 /* Begins anew, anchored at now. A wire that was not started starts at its first receive. EXO_E_SYSTEM, EXO_E_MEMORY. */

@@ -104,6 +104,7 @@ struct exo_wire *exo_replay_new(struct exo_trace *trace, const struct exo_replay
         return NULL;
     r->config = *config;
     r->wire.fd = -1;
+    r->wire.flags = config->mode == EXO_REPLAY_MAX ? EXO_WIRE_UNTIMED : 0;
     r->wire.send = send_away;
     r->wire.next_due = next_due;
     r->wire.held = held;

@@ -5,8 +5,6 @@
  */
 #include "replay_private.h"
 
-enum { SUB_BITS = 5, SUB = 32, BUCKETS = 1920 };
-
 static uint64_t add_capped(uint64_t a, uint64_t b)
 {
     uint64_t sum;
@@ -86,45 +84,4 @@ void pace_loop(struct pace *pace)
     pace->position = add_capped(pace->position, add_capped(pace->latest, gap ? gap : 1));
     pace->latest = 0;
     pace->stamps = 0;
-}
-
-static uint32_t bucket_of(uint64_t ns)
-{
-    if (ns < SUB)
-        return (uint32_t)ns;
-    uint32_t power = 63 - (uint32_t)__builtin_clzll(ns);
-    return (power - SUB_BITS) * SUB + (uint32_t)(ns >> (power - SUB_BITS));
-}
-
-/* The largest value that falls into a bucket. */
-static uint64_t bucket_top(uint32_t bucket)
-{
-    if (bucket < 2 * SUB)
-        return bucket;
-    uint32_t power = bucket / SUB - 1;
-    return (((uint64_t)bucket - power * SUB + 1) << power) - 1;
-}
-
-void exo_delays_record(struct exo_delays *delays, uint64_t ns)
-{
-    delays->count++;
-    delays->sum += ns;
-    if (ns > delays->max)
-        delays->max = ns;
-    delays->bucket[bucket_of(ns)]++;
-}
-
-uint64_t exo_delays_quantile(const struct exo_delays *delays, uint32_t parts)
-{
-    if (delays->count == 0)
-        return 0;
-    if (parts >= 1000000)
-        return delays->max;
-    uint64_t want = (uint64_t)((__uint128_t)delays->count * parts / 1000000), seen = 0;
-    for (uint32_t i = 0; i < BUCKETS; i++) {
-        seen += delays->bucket[i];
-        if (seen > want)
-            return bucket_top(i) < delays->max ? bucket_top(i) : delays->max;
-    }
-    return delays->max;
 }

@@ -255,7 +255,7 @@ struct exo_wire *exo_tee_new(struct exo_wire *inner, int32_t fd, uint64_t memory
     tee->wrap.inner = inner;
     tee->wrap.wire = (struct exo_wire){
         .receive = tee_receive, .send = tee_send, .next_due = tee_next_due, .held = wrap_held, .fate = tee_fate,
-        .close = tee_close, .fd = inner->fd,
+        .close = tee_close, .fd = inner->fd, .flags = inner->flags,
     };
     return &tee->wrap.wire;
 }

@@ -3,6 +3,9 @@
  * A wire: where frames come from and go to. Every kind (pcap, tap, cable) and every wrapper (impair, tee, pace)
  * is this one struct with its functions filled in; a wrapper holds the wire inside it. The maker frees by close().
  */
+/* Its frames have no time of arrival: they are due whenever they are asked for. */
+enum exo_wire_flag { EXO_WIRE_UNTIMED = 1 };
+
 struct exo_wire {
     /* Frames due at or before now, at most max; 0: none now; EXO_E_END: there will be no more; EXO_E_SYSTEM. */
     int32_t (*receive)(struct exo_wire *wire, struct exo_frame *out, uint32_t max, uint64_t now);
@@ -18,7 +21,7 @@ struct exo_wire {
     struct exo_ledger *ledger;   /* set when the wire is attached to a port */
     int32_t fd;                  /* readable when receive has frames; -1: none */
     uint16_t port;
-    uint16_t flags;
+    uint16_t flags;              /* enum exo_wire_flag */
     uint64_t rx_frames;          /* given by receive */
     uint64_t rx_bytes;
     uint64_t tx_frames;          /* taken by send */

@@ -20,6 +20,7 @@ from exonet.errors import ExhaustedError, UsageError
 from exonet.fates import Fates
 from exonet.gate.naming import resolve
 from exonet.hardware.nic import Nic, NicConfig
+from exonet.kernel import latency
 from exonet.kernel.binding import Bindings
 from exonet.kernel.capability import Authority, Resource, Right, Scope
 from exonet.kernel.compiler import Compiler
@@ -227,7 +228,15 @@ class Machine(Closing):
 
     def reports(self) -> list[dict[str, Any]]:
         """What became of each environment's frames: for the JSON's `environments` and the table."""
-        return [report(env) for env in self.environments]
+        bindings = self.environments.bindings
+        return [
+            {
+                **report(env),
+                "latency_ns": latency.of_environment(self.native, env.number),
+                "bindings": latency.by_binding(self.native, bindings.of(env.number)),
+            }
+            for env in self.environments
+        ]
 
     def close(self) -> None:
         """Ends everything. Idempotent. RunError where the file of fates does not hold all."""

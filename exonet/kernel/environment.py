@@ -67,6 +67,10 @@ class Handle(Protocol):
 
     pid: int
 
+    @property
+    def cpu_ns(self) -> int:
+        """The CPU time it has had."""
+
     def kill(self) -> None:
         """Ends it for certain and reaps it. Idempotent."""
 

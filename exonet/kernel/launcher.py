@@ -15,9 +15,11 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from exonet.abi import lib
+from exonet.clock import process_cpu_ns
 from exonet.errors import ExhaustedError, LibOSError, UsageError
 from exonet.gate.confine import Limits, Plan
 from exonet.kernel.environment import Environment, Mode, Protection
@@ -81,9 +83,19 @@ class LibOSProcess:
         self.pid = process.pid
         self.pidfd = os.pidfd_open(process.pid)
         self.output_fd = output_fd
+        self._cpu_ns = 0
+
+    @property
+    def cpu_ns(self) -> int:
+        """The CPU time it has had; once it is gone, what it had when this was last asked, which poll and kill do."""
+        with suppress(OSError):
+            if self._process.returncode is None:  # its pid may be another's afterwards
+                self._cpu_ns = process_cpu_ns(self.pid)
+        return self._cpu_ns
 
     def poll(self) -> int | None:
         """Exit status, negative the signal; None while it runs."""
+        _ = self.cpu_ns
         return self._process.poll()
 
     def signal(self) -> None:
@@ -95,6 +107,7 @@ class LibOSProcess:
         if self.pidfd < 0:
             return
         self.signal()
+        _ = self.cpu_ns
         self._process.wait(timeout=10)
         os.close(self.pidfd)
         os.close(self.output_fd)

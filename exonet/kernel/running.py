@@ -320,7 +320,7 @@ def report(env: Environment) -> dict[str, Any]:
         "dropped": drops,
         "lies": int(native.lies),
         "wakeups": int(native.wakeups),
-        "cpu_ns": int(native.cpu_ns),
+        "cpu_ns": int(native.cpu_ns) if env.process is None else env.process.cpu_ns,
         "digest": int(native.libos.counters.digest) if env.alive else None,
         "alive": env.alive,
         "end_reason": env.end_reason,

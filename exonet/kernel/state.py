@@ -12,6 +12,7 @@ from exonet.abi import ffi, lib
 from exonet.filters.explain import ShapeWords
 from exonet.filters.form import Form, shape_bytes
 from exonet.hardware.nic import Nic
+from exonet.kernel import latency
 from exonet.kernel.environment import Environments
 from exonet.kernel.running import report
 from exonet.kernel.statesocket import Row, Topics
@@ -73,7 +74,8 @@ def _machine(machine: Shown, command: tuple[str, ...], begin: int) -> Iterator[R
 
 def _environments(machine: Shown) -> Iterator[Row]:
     for env in machine.environments:
-        yield {**env.describe(), **report(env), "pages": machine.environments.pages.used(env.number)}
+        told = {**env.describe(), **report(env), "pages": machine.environments.pages.used(env.number)}
+        yield {**told, "latency_ns": latency.of_environment(machine.native, env.number)}
 
 
 def _demuxes(machine: Shown) -> Iterator[tuple[int, bool, Any]]:
@@ -110,6 +112,7 @@ def _bindings(machine: Shown) -> Iterator[Row]:
             "shapes": len(binding.shapes),
             "native": sum(answered.get((binding.port, binding.snoop, bytes(shape)), False) for shape in binding.shapes),
             "delivered": int(env.drop[lib.EXO_R_DELIVERED]) if env != ffi.NULL else None,
+            "latency_ns": latency.of_binding(machine.native, binding.number),
         }
 
 

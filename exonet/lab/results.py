@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What a run hands back: its ledger, its environments and its timing; as JSON of schema 1, and as text for a person.
 
-{"schema": 1, "run": {…}, "ledger": {…}, "environments": [{"name", "delivered", "bytes", …}],
+{"schema": 1, "run": {…}, "ledger": {…}, "environments": [{"name", "delivered", "bytes", "pps", "mbps", "cpu_ns",
+                   "latency_ns": {"count", "p50", "p99", "p999", "max"}, "bindings": [{"filter", "latency_ns"}], …}],
  "timing": {"wall_s", "pps", "pacing_error_ns": {"p50", "p99", "max"}}}
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 
 from exonet.clock import format_duration, utc_now
 from exonet.errors import not_written
+from exonet.lab.figures import figures
 from exonet.lab.progress import format_rate
 from exonet.ledger import Ledger
 
@@ -81,7 +83,7 @@ class Result:
             raise not_written(f"JSON file {path}", error) from None
 
     def text(self, width: int = 80, *, ascii_only: bool = False) -> str:
-        """The table, and a line about time."""
+        """The table, what each LibOS had, and a line about time."""
         timing = self.timing
         line = f"{format_duration(timing.wall_s * 1e9)}, {format_rate(timing.pps)} delivered"
         if timing.virtual_s is not None:
@@ -89,7 +91,8 @@ class Result:
         if (median := timing.pacing_error_ns.get("p50")) is not None:
             tail = timing.pacing_error_ns["p99"] or 0
             line += f", pacing error {format_duration(median)} median, {format_duration(tail)} p99"
-        return f"{self.ledger.table(width, self.environments, ascii_only=ascii_only)}\n{line}"
+        each = "\n".join(["", *figures(self.environments, timing.seconds), ""])
+        return f"{self.ledger.table(width, self.environments, ascii_only=ascii_only)}\n{each}{line}"
 
 
 def version() -> str:

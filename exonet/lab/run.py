@@ -12,6 +12,7 @@ from exonet.errors import RunError
 from exonet.kernel.boot import Machine
 from exonet.kernel.launcher import UNPRIVILEGED
 from exonet.kernel.spec import LibOSSpec, MachineConfig
+from exonet.lab.figures import with_rates
 from exonet.lab.plan import Plan, TraceSource
 from exonet.lab.progress import Progress
 from exonet.lab.results import Result, Timing, host
@@ -103,7 +104,8 @@ def _go(machine: Machine, plan: Plan, source: Source, progress: Progress | None)
     wall_s, machine_s = watch.seconds, (machine.now() - begin) / NS_PER_S
     ledger = machine.settle(drained=lambda: _count_taps(machine, taps))
     names = [tenant.name for tenant in plan.tenants]
-    reports = sorted(machine.reports(), key=lambda each: names.index(each["name"]))
+    reports = [with_rates(each, machine_s) for each in machine.reports()]
+    reports.sort(key=lambda each: names.index(each["name"]))
     _trace_end(machine, ledger, interrupted=not finished)
     return Result(
         run=_described(plan, source),

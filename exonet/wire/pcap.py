@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 from exonet.abi import check, ffi, lib
+from exonet.delays import Delays
 from exonet.errors import ExhaustedError, UsageError
 from exonet.wire.capture import Trace
 from exonet.wire.link import Wire
 from exonet.wire.rewrite import Network, Rewrite, parse_prefix
 from exonet.wire.speed import Speed
 
-__all__ = ["BpfProgram", "PacingError", "PcapWire", "split"]
+__all__ = ["BpfProgram", "PcapWire", "split"]
 
 _MOST = 2**64 - 1
 _COUNTERS = (
@@ -33,17 +34,6 @@ class BpfProgram(Protocol):
 
     @property
     def instructions(self) -> int: ...
-
-
-@dataclass(frozen=True, slots=True)
-class PacingError:
-    """How late frames were handed over, against their due times: ns. Nothing is recorded at speed `max`."""
-
-    count: int
-    mean: int
-    p50: int
-    p99: int
-    max: int
 
 
 class PcapWire(Wire):
@@ -103,12 +93,9 @@ class PcapWire(Wire):
         native = lib.exo_replay_counters(self.native)
         return {name: getattr(native, name) for name in _COUNTERS}
 
-    def pacing_error(self) -> PacingError:
-        """Quantiles of (handed over - due), ns."""
-        delays = lib.exo_replay_delays(self.native)
-        p50, p99 = (lib.exo_delays_quantile(delays, parts) for parts in (500_000, 990_000))
-        mean = delays.sum // delays.count if delays.count else 0
-        return PacingError(count=delays.count, mean=mean, p50=p50, p99=p99, max=delays.max)
+    def pacing_error(self) -> Delays:
+        """How late frames were handed over, against their due times. Nothing is recorded at speed `max`."""
+        return Delays.read(lib.exo_replay_delays(self.native))
 
     def describe(self) -> dict[str, Any]:
         return {

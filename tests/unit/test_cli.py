@@ -205,7 +205,8 @@ def balanced(delivered: int) -> Ledger:
 
 
 def result(**changes: Any) -> Result:
-    environments = ({"name": "web", "delivered": 5, "bytes": 300},)
+    figures = {"pps": 10.0, "mbps": 0.1, "cpu_ns": 10_000_000, "latency_ns": None, "bindings": []}
+    environments = ({"name": "web", "delivered": 5, "bytes": 300, **figures},)
     return Result({"seed": 1}, balanced(5), environments, Timing(0.5, 10.0), **changes)
 
 

@@ -185,10 +185,10 @@ def test_pacing_error_is_within_a_bucket(make: Make) -> None:
 @pytest.mark.parametrize("ns", [0, 1, 31, 32, 33, 63, 64, 65, 1000, 2**32, 2**63, 2**64 - 1])
 def test_every_delay_has_a_bucket(ns: int) -> None:
     delays = ffi.new("struct exo_delays *")
-    lib.exo_delays_record(delays, ns)
+    lib.exo_delays_record(delays, ns, 1)
     assert lib.exo_delays_quantile(delays, 500_000) == ns == lib.exo_delays_quantile(delays, 1_000_000)
     if ns < 2**63:
-        lib.exo_delays_record(delays, 2**64 - 1)
+        lib.exo_delays_record(delays, 2**64 - 1, 1)
         assert ns <= lib.exo_delays_quantile(delays, 0) <= ns * 33 / 32
 
 
