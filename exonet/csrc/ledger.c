@@ -94,7 +94,6 @@ static const struct reason REASONS[EXO_REASONS] = {
 _Static_assert(EXO_ORIGINS == 2, "struct exo_ledger has two accounts");
 _Static_assert(EXO_STAGES == 9, "struct exo_ledger has nine stages");
 _Static_assert(EXO_REASONS <= 96, "struct exo_ledger has room for 96 reasons");
-_Static_assert((int)EXO_R_STACK_REFUSED - (int)EXO_R_STACK_FIRST < (int)EXO_STACK_REASONS, "exo_stack_counters has room");
 _Static_assert(sizeof(struct exo_fate) == 40, "ledger.py reads fates as records of 40 bytes");
 
 static int known(int32_t reason)
