@@ -30,7 +30,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
-    from exonet.wire.capture import Trace, linktype_name  # late: help needs no capture reader
+    from exonet.wire.capture import Trace, link_type_name  # late: help needs no capture reader
 
     with Trace.load(arguments.trace, memory_limit=arguments.memory) as trace:
         count = trace.count
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
         span = trace.last_timestamp - trace.first_timestamp
         rows = [
             ("format", f"{trace.format}, {facts['interfaces']} interface{'s' if facts['interfaces'] != 1 else ''}"),
-            ("link types", ", ".join(linktype_name(number) for number in trace.link_types) or "none"),
+            ("link types", ", ".join(link_type_name(number) for number in trace.link_types) or "none"),
             (
                 "packets",
                 f"{count:,}"

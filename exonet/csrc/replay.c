@@ -44,7 +44,7 @@ static uint64_t current_id(const struct exo_replay *r)
 static void count_drop(struct exo_replay *r, uint32_t reason)
 {
     r->counters.excluded += reason == EXO_R_SOURCE_EXCLUDED;
-    r->counters.linktype += reason == EXO_R_SOURCE_LINKTYPE;
+    r->counters.link_type += reason == EXO_R_SOURCE_LINK_TYPE;
     r->counters.oversize += reason == EXO_R_SOURCE_OVERSIZE;
 }
 

@@ -93,7 +93,7 @@ struct exo_replay_counters {
     uint64_t backward;       /* timestamps before an earlier one's: sent at once */
     uint64_t snapped;
     uint64_t excluded;
-    uint64_t linktype;
+    uint64_t link_type;
     uint64_t oversize;
     uint64_t other_side;
     uint64_t rewritten;

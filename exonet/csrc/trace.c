@@ -67,7 +67,7 @@ static void count_record(struct exo_trace_info *info, const struct exo_record *r
     info->bytes += record->len;
     info->wire_bytes += record->wire_len;
     info->snapped += record->flags & EXO_RECORD_SNAPPED ? 1 : 0;
-    info->not_ethernet += record->flags & EXO_RECORD_LINKTYPE ? 1 : 0;
+    info->not_ethernet += record->flags & EXO_RECORD_LINK_TYPE ? 1 : 0;
     info->oversize += record->flags & EXO_RECORD_OVERSIZE ? 1 : 0;
 }
 
@@ -229,10 +229,10 @@ static struct exo_trace *judge(struct exo_trace *trace, struct exo_fault *fault)
         exo_trace_release(trace);
         return NULL;
     }
-    bool foreign = p->format == EXO_TRACE_PCAP && p->interfaces[0].linktype != LINKTYPE_ETHERNET;
+    bool foreign = p->format == EXO_TRACE_PCAP && p->interfaces[0].link_type != LINKTYPE_ETHERNET;
     if (foreign || (trace->info.count && trace->info.count == trace->info.not_ethernet)) {
         char why[120];
-        snprintf(why, sizeof why, "link type %u", p->interface_count ? p->interfaces[0].linktype : 0);
+        snprintf(why, sizeof why, "link type %u", p->interface_count ? p->interfaces[0].link_type : 0);
         fault->record = trace->info.count;
         return refuse(trace, fault, EXO_E_INVALID, why);
     }

@@ -10,10 +10,10 @@ struct exo_cursor;
 
 enum exo_trace_format { EXO_TRACE_PCAP = 1, EXO_TRACE_PCAPNG = 2 };
 
-/* exo_record.flags. LINKTYPE and OVERSIZE records are source fates, never frames. */
+/* exo_record.flags. LINK_TYPE and OVERSIZE records are source fates, never frames. */
 enum exo_record_flag {
     EXO_RECORD_SNAPPED = 1,      /* len < wire_len */
-    EXO_RECORD_LINKTYPE = 2,     /* the interface is not Ethernet */
+    EXO_RECORD_LINK_TYPE = 2,     /* the interface is not Ethernet */
     EXO_RECORD_OVERSIZE = 4,     /* longer than 65535 bytes */
     EXO_RECORD_NO_STAMP = 8      /* a simple packet block: stamp is 0 and means nothing */
 };
@@ -29,7 +29,7 @@ struct exo_record {
 };
 
 struct exo_interface {
-    uint32_t linktype;       /* LINKTYPE_ of tcpdump.org; 1 is Ethernet */
+    uint32_t link_type;      /* LINKTYPE_ of tcpdump.org; 1 is Ethernet */
     uint32_t snaplen;
     uint32_t section;
     uint16_t tsresol;        /* as if_tsresol: 6 is us, 9 is ns, 128 + n is 2 to the minus n */
@@ -80,7 +80,7 @@ const struct exo_interface *exo_trace_interface(const struct exo_trace *trace, u
 const struct exo_fault *exo_trace_broken(const struct exo_trace *trace);
 /* A streamed trace: reads on, at most max records, to complete the info. Returns records read; 0: complete. */
 int64_t exo_trace_scan(struct exo_trace *trace, uint64_t max);
-/* Record i of a loaded trace. Returns 0 or why it is no frame (EXO_R_SOURCE_LINKTYPE, _OVERSIZE); EXO_E_NOT_FOUND, EXO_E_INVALID:
+/* Record i of a loaded trace. Returns 0 or why it is no frame (EXO_R_SOURCE_LINK_TYPE, _OVERSIZE); EXO_E_NOT_FOUND, EXO_E_INVALID:
  * streamed. */
 int32_t exo_trace_frame(const struct exo_trace *trace, uint64_t i, struct exo_frame *out);
 /* Sum of exo_digest over the Ethernet frames; reads a streamed trace once more. */

@@ -67,8 +67,8 @@ void parser_mark(const struct parser *p, struct exo_record *record)
         record->wire_len = record->len;
     if (record->len < record->wire_len)
         record->flags |= EXO_RECORD_SNAPPED;
-    if (p->interfaces[record->interface].linktype != LINKTYPE_ETHERNET)
-        record->flags |= EXO_RECORD_LINKTYPE;
+    if (p->interfaces[record->interface].link_type != LINKTYPE_ETHERNET)
+        record->flags |= EXO_RECORD_LINK_TYPE;
     if (EXO_UNLIKELY(record->wire_len > EXO_MAX_FRAME))
         record->flags |= EXO_RECORD_OVERSIZE;
 }
@@ -82,7 +82,7 @@ static int32_t pcap_header(struct parser *p, const uint8_t *at, uint32_t magic)
         return parser_break(p, 4, "pcap version %u.%u, expected 2.x", major, minor);
     p->lengths_swapped = minor < 3;
     struct exo_interface interface = {
-        .linktype = get32(p, at + 20) & 0x03ffffff,
+        .link_type = get32(p, at + 20) & 0x03ffffff,
         .snaplen = get32(p, at + 16),
         .tsresol = p->nanosecond ? 9 : 6,
     };

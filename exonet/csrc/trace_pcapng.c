@@ -79,7 +79,7 @@ static int32_t interface_block(struct parser *p, const struct block *b)
     if (b->len < 20)
         return parser_break(p, b->where, "interface block of %u bytes, 20 are the least", b->len);
     struct exo_interface interface = {
-        .linktype = get16(p, b->at + 8),
+        .link_type = get16(p, b->at + 8),
         .snaplen = get32(p, b->at + 12),
         .section = p->section - 1,
         .tsresol = 6,

@@ -145,9 +145,9 @@ int32_t cursor_next(struct exo_cursor *cursor, bool refill, struct exo_record *r
 
 static inline int32_t record_reason(const struct exo_record *record)
 {
-    if (EXO_LIKELY(!(record->flags & (EXO_RECORD_LINKTYPE | EXO_RECORD_OVERSIZE))))
+    if (EXO_LIKELY(!(record->flags & (EXO_RECORD_LINK_TYPE | EXO_RECORD_OVERSIZE))))
         return 0;
-    return record->flags & EXO_RECORD_LINKTYPE ? EXO_R_SOURCE_LINKTYPE : EXO_R_SOURCE_OVERSIZE;
+    return record->flags & EXO_RECORD_LINK_TYPE ? EXO_R_SOURCE_LINK_TYPE : EXO_R_SOURCE_OVERSIZE;
 }
 
 /* More than a frame can hold is passed over by a stream and may be cut off in a file: len is 0 then. */

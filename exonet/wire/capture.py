@@ -12,7 +12,7 @@ from exonet.closing import Closing
 from exonet.errors import CaptureError, ExhaustedError
 from exonet.wording import counted
 
-__all__ = ["ETHERNET", "Burst", "Frame", "Interface", "Trace", "linktype_name"]
+__all__ = ["ETHERNET", "Burst", "Frame", "Interface", "Trace", "link_type_name"]
 
 ETHERNET = 1
 DEFAULT_MEMORY_LIMIT = 1 << 30
@@ -20,7 +20,7 @@ DEFAULT_MEMORY_LIMIT = 1 << 30
 _SCAN_STEP = 1 << 20
 _BURST = 256
 _EXPECTED = "expected pcap, pcapng, or gzip of one"
-_LINKTYPES = {
+_LINK_TYPES = {
     0: "NULL", 1: "ETHERNET", 6: "IEEE802_5", 9: "PPP", 12: "RAW", 101: "RAW", 105: "IEEE802_11", 108: "LOOP",
     113: "LINUX_SLL", 119: "PRISM_HEADER", 127: "IEEE802_11_RADIOTAP", 147: "USER0", 187: "BLUETOOTH_HCI_H4",
     189: "USB_LINUX", 220: "USB_LINUX_MMAPPED", 228: "IPV4", 229: "IPV6", 276: "LINUX_SLL2",
@@ -31,9 +31,9 @@ _OTHER_FORMATS = {
 }  # fmt: skip
 
 
-def linktype_name(number: int) -> str:
+def link_type_name(number: int) -> str:
     """`LINKTYPE_` name of a link type's number where it is a common one, as "1 (ETHERNET)"."""
-    return f"{number} ({_LINKTYPES[number]})" if number in _LINKTYPES else str(number)
+    return f"{number} ({_LINK_TYPES[number]})" if number in _LINK_TYPES else str(number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ class Trace(Closing):
 
     @property
     def not_ethernet(self) -> int:
-        """Records of interfaces that are not Ethernet: `source.linktype`."""
+        """Records of interfaces that are not Ethernet: `source.link_type`."""
         return int(self._complete().not_ethernet)
 
     @property
@@ -191,7 +191,7 @@ class Trace(Closing):
             exponent = native.tsresol & 0x7F
             resolution = 2**exponent if native.tsresol & 0x80 else 10**exponent
             found.append(
-                Interface(native.linktype, native.snaplen, native.section, resolution, native.tsoffset, native.fcslen)
+                Interface(native.link_type, native.snaplen, native.section, resolution, native.tsoffset, native.fcslen)
             )
         return tuple(found)
 
@@ -288,7 +288,7 @@ def _refusal(path: Path, fault: Any) -> CaptureError | ExhaustedError:
     if fault.code == lib.EXO_E_INVALID:
         number = int(message.rpartition(" ")[2])
         return CaptureError(
-            f"{path}: no frame is Ethernet: link type {linktype_name(number)}; expected {linktype_name(ETHERNET)}"
+            f"{path}: no frame is Ethernet: link type {link_type_name(number)}; expected {link_type_name(ETHERNET)}"
         )
     if fault.code == lib.EXO_E_FULL:
         return CaptureError(f"{path}: {message}")

@@ -43,14 +43,14 @@ def pcap(
     order: str = "<",
     nano: bool = False,
     modified: bool = False,
-    linktype: int = 1,
+    link_type: int = 1,
     snaplen: int = 65535,
     version: tuple[int, int] = (2, 4),
     compress: bool = False,
 ) -> bytes:
     """A classic pcap file."""
     magic = 0xA1B2CD34 if modified else 0xA1B23C4D if nano else 0xA1B2C3D4
-    out = struct.pack(order + "IHHiIII", magic, *version, 0, 0, snaplen, linktype)
+    out = struct.pack(order + "IHHiIII", magic, *version, 0, 0, snaplen, link_type)
     extra = bytes(8) if modified else b""
     out += b"".join(record(order, ns, data, nano=nano, extra=extra) for ns, data in frames)
     return gzip.compress(out) if compress else out
@@ -76,8 +76,8 @@ class Ng:
         self.order = order or self.order
         return self.block(0x0A0D0D0A, struct.pack(self.order + "IHHq", 0x1A2B3C4D, *version, -1))
 
-    def interface(self, linktype: int = 1, snaplen: int = 0, options: Sequence[tuple[int, bytes]] = ()) -> "Ng":
-        body = struct.pack(self.order + "HHI", linktype, 0, snaplen)
+    def interface(self, link_type: int = 1, snaplen: int = 0, options: Sequence[tuple[int, bytes]] = ()) -> "Ng":
+        body = struct.pack(self.order + "HHI", link_type, 0, snaplen)
         for code, value in options:
             body += struct.pack(self.order + "HH", code, len(value)) + value + bytes(-len(value) % 4)
         return self.block(1, body + (struct.pack(self.order + "HH", 0, 0) if options else b""))

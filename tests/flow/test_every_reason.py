@@ -139,8 +139,8 @@ def hurt(packet: Packet, at: int) -> bytes:
     return bytes(data)
 
 
-def ng(*packets: bytes, linktype: int = 1) -> bytes:
-    made = Ng().section().interface(linktype).interface(1)
+def ng(*packets: bytes, link_type: int = 1) -> bytes:
+    made = Ng().section().interface(link_type).interface(1)
     for k, data in enumerate(packets):
         made.packet(BASE * 10**6 + k, data, interface=int(k > 0))
     return made.out
@@ -258,7 +258,7 @@ TINY = [to_stack(id=5, proto=17, flags="MF", frag=k) / Raw(bytes(8)) for k in ra
 #: A scenario and how many frames it loses for its reason; None: at least one.
 SCENARIOS: dict[str, tuple[Callable[[Case], None], int | None]] = {
     "source.excluded": (lambda case: case.replays(ng(udp(), udp(sport=7)), exclude=Libpcap("udp src port 7")), 1),
-    "source.linktype": (lambda case: case.replays(ng(udp(), udp(), linktype=101)), 1),
+    "source.link_type": (lambda case: case.replays(ng(udp(), udp(), link_type=101)), 1),
     "source.oversize": (lambda case: case.replays(ng(udp(), bytes(70_000))), 1),
     "source.impair_loss": (lambda case: case.impaired(5, Impairments(loss=1.0)), 5),
     "source.queue_full": (lambda case: case.impaired(11, Impairments(delay=SECOND)), 3),

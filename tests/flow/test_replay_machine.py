@@ -67,5 +67,5 @@ def test_invariant_1_what_the_source_left_out_is_in_the_ledger(bench: Bench, tmp
         return bool(found)
 
     bench.run(step=step)
-    assert bench.drops() == {"delivered": 34, "source.linktype": 4, "source.excluded": 2}
+    assert bench.drops() == {"delivered": 34, "source.link_type": 4, "source.excluded": 2}
     assert (getattr(bench.ledger, "in")[0], bench.ledger.out[0], len(taken)) == (40, 34, 34)

@@ -49,11 +49,11 @@ def test_every_record_is_offered_once_and_has_one_fate(make: Make, memory: int, 
     frames = receive_all(wire.native)
     assert ids(frames) == [0, 3, 6, 9]
     assert ledger.offered == 10
-    assert ledger.drops == {"source.excluded": 4, "source.linktype": 1, "source.oversize": 1}
-    excluded, linktype, oversize = "source.excluded", "source.linktype", "source.oversize"
-    assert ledger.fates == [(1, excluded), (2, linktype), (4, oversize), (5, excluded), (7, excluded), (8, excluded)]
+    assert ledger.drops == {"source.excluded": 4, "source.link_type": 1, "source.oversize": 1}
+    excluded, link_type, oversize = "source.excluded", "source.link_type", "source.oversize"
+    assert ledger.fates == [(1, excluded), (2, link_type), (4, oversize), (5, excluded), (7, excluded), (8, excluded)]
     counters = wire.counters()
-    assert (counters["records"], counters["excluded"], counters["linktype"], counters["oversize"]) == (10, 4, 1, 1)
+    assert (counters["records"], counters["excluded"], counters["link_type"], counters["oversize"]) == (10, 4, 1, 1)
     assert (wire.native.rx_frames, wire.native.rx_bytes) == (4, sum(len(f.data) for f in frames))
 
 
@@ -206,7 +206,7 @@ def test_split_counts_a_source_drop_once(tmp_path: Path, memory: int) -> None:
     first, second = split(Trace.load(tmp_path / "mixed", memory), speed="max", exclude=Libpcap("len < 10"), limit=5)
     ledger = Ledger(first, second)
     assert (ids(receive_all(first.native)), ids(receive_all(second.native))) == ([0, 3, 6], [1, 7])
-    assert ledger.drops == {"source.excluded": 1, "source.linktype": 1, "source.oversize": 1}
+    assert ledger.drops == {"source.excluded": 1, "source.link_type": 1, "source.oversize": 1}
     first.close()
     second.close()
 

@@ -71,7 +71,7 @@ def test_oversize_records_are_fates_and_the_next_ones_survive(tmp_path: Path, li
 
 
 def test_fcs_length_of_a_classic_header_is_told(tmp_path: Path) -> None:
-    trace = load(tmp_path, pcap(timed(1), linktype=0x24000001))
+    trace = load(tmp_path, pcap(timed(1), link_type=0x24000001))
     assert (trace.interfaces[0].link_type, trace.interfaces[0].fcs_bytes) == (1, 4)
 
 
@@ -93,7 +93,7 @@ def test_sections_of_either_order_have_interfaces_of_their_own(tmp_path: Path) -
     ng.section(">").interface(options=[(9, b"\x09")]).packet(77, frame_bytes(1))
     ng.section("<").interface(0).interface().packet(5, frame_bytes(2), interface=1)
     trace = load(tmp_path, ng.out)
-    assert [(f.stamp, f.reason) for f in trace] == [(0, lib.EXO_R_SOURCE_LINKTYPE), (77, 0), (5000, 0)]
+    assert [(f.stamp, f.reason) for f in trace] == [(0, lib.EXO_R_SOURCE_LINK_TYPE), (77, 0), (5000, 0)]
     assert [(i.link_type, i.section) for i in trace.interfaces] == [(1, 0), (113, 0), (1, 1), (0, 2), (1, 2)]
     assert (trace.link_types, trace.not_ethernet) == ((1, 113, 0), 1)
 
