@@ -100,6 +100,13 @@ int32_t exo_isolate_identity(uint32_t uid, uint32_t gid) {
     return done(setresuid(uid, uid, uid));
 }
 
+void exo_isolate_terminal(void) {
+    int terminal = open("/dev/tty", O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (terminal < 0) return;
+    (void)ioctl(terminal, TIOCNOTTY);
+    close(terminal);
+}
+
 int32_t exo_isolate_process(void) {
     if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) return EXO_E_SYSTEM;
     if (drop_capabilities() != 0) return EXO_E_SYSTEM;
@@ -109,18 +116,17 @@ int32_t exo_isolate_process(void) {
 /* Calls that are allowed whatever their arguments. */
 static const int allowed[] = {
     SYS_read, SYS_write, SYS_readv, SYS_writev, SYS_pread64, SYS_close, SYS_close_range, SYS_lseek, SYS_fstat, SYS_newfstatat,
-    SYS_statx, SYS_faccessat, SYS_faccessat2, SYS_readlinkat, SYS_getdents64, SYS_getcwd, SYS_dup, SYS_dup3, SYS_pipe2, SYS_fcntl,
+    SYS_statx, SYS_faccessat, SYS_faccessat2, SYS_readlinkat, SYS_getdents64, SYS_getcwd, SYS_dup, SYS_dup3, SYS_pipe2,
     SYS_flock, SYS_fadvise64,
     SYS_mmap, SYS_munmap, SYS_mprotect, SYS_mremap, SYS_madvise, SYS_brk, SYS_membarrier,
     SYS_recvmsg, SYS_sendmsg, SYS_recvfrom, SYS_sendto, SYS_shutdown, SYS_getsockopt, SYS_getsockname, SYS_getpeername,
     SYS_ppoll, SYS_pselect6, SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_pwait, SYS_eventfd2,
     SYS_timerfd_create, SYS_timerfd_settime, SYS_timerfd_gettime,
-    SYS_futex, SYS_set_robust_list, SYS_get_robust_list, SYS_set_tid_address, SYS_rseq, SYS_sched_yield, SYS_sched_getaffinity,
-    SYS_clock_gettime, SYS_clock_getres, SYS_clock_nanosleep, SYS_nanosleep, SYS_gettimeofday, SYS_times, SYS_getrusage,
+    SYS_futex, SYS_set_robust_list, SYS_set_tid_address, SYS_rseq, SYS_sched_yield, SYS_nanosleep, SYS_gettimeofday, SYS_times, SYS_getrusage,
     SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_rt_sigpending, SYS_rt_sigtimedwait, SYS_rt_sigsuspend, SYS_sigaltstack,
-    SYS_restart_syscall, SYS_tgkill, SYS_exit, SYS_exit_group,
+    SYS_restart_syscall, SYS_exit, SYS_exit_group,
     SYS_getpid, SYS_gettid, SYS_getppid, SYS_getuid, SYS_geteuid, SYS_getgid, SYS_getegid, SYS_getresuid, SYS_getresgid,
-    SYS_getrandom, SYS_uname, SYS_sysinfo, SYS_prlimit64,
+    SYS_getrandom, SYS_uname, SYS_sysinfo,
 #if defined(__x86_64__)
     SYS_stat, SYS_lstat, SYS_access, SYS_readlink, SYS_dup2, SYS_pipe, SYS_poll, SYS_select, SYS_epoll_create, SYS_epoll_wait,
     SYS_time, SYS_arch_prctl,
@@ -135,7 +141,7 @@ static const int deadly[] = {
     SYS_swapon, SYS_swapoff, SYS_reboot, SYS_open_by_handle_at, SYS_pidfd_getfd,
 };
 
-enum { EXO_FILTER_MAX = 2 * (sizeof allowed + sizeof deadly) / sizeof(int) + 64 };
+enum { EXO_FILTER_MAX = 2 * (sizeof allowed + sizeof deadly) / sizeof(int) + 256 };
 
 struct program {
     struct sock_filter code[EXO_FILTER_MAX];
@@ -163,16 +169,42 @@ static void allow_where(struct program *p, int nr, unsigned argument, uint32_t m
     answer(p, SECCOMP_RET_ERRNO | EPERM);
 }
 
-static void allow_ioctls(struct program *p) {
-    static const uint32_t requests[] = {FIONBIO, FIONREAD, FIOCLEX, FIONCLEX, TCGETS};
-    uint8_t n = sizeof requests / sizeof *requests;
-    unless_equal(p, SYS_ioctl, (uint8_t)(2 * n + 2));
-    load(p, offsetof(struct seccomp_data, args) + 8);
+/* call nr: allowed where the low word of argument is one of these, else EPERM. */
+static void allow_these(struct program *p, int nr, unsigned argument, const uint32_t *values, uint8_t n) {
+    unless_equal(p, (uint32_t)nr, (uint8_t)(2 * n + 2));
+    load(p, offsetof(struct seccomp_data, args) + 8 * argument);
     for (uint8_t i = 0; i < n; i++) {
-        unless_equal(p, requests[i], 1);
+        unless_equal(p, values[i], 1);
         answer(p, SECCOMP_RET_ALLOW);
     }
     answer(p, SECCOMP_RET_ERRNO | EPERM);
+}
+
+static void allow_ioctls(struct program *p) {
+    static const uint32_t requests[] = {FIONBIO, FIONREAD, FIOCLEX, FIONCLEX, TCGETS};
+    allow_these(p, SYS_ioctl, 1, requests, sizeof requests / sizeof *requests);
+}
+
+/* Not F_SETOWN and F_SETSIG: who owns a descriptor is sent signals. */
+static void allow_fcntls(struct program *p) {
+    static const uint32_t commands[] = {F_DUPFD, F_DUPFD_CLOEXEC, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_GETLK, F_SETLK, F_SETLKW,
+                                        F_GETPIPE_SZ, F_ADD_SEALS, F_GET_SEALS};
+    allow_these(p, SYS_fcntl, 1, commands, sizeof commands / sizeof *commands);
+}
+
+/* What takes a process or its clock tells of others whether they live and what they used: only of oneself, therefore. The kernel's process
+ * and LibOSes are of one session, in which SIGCONT needs no permission. A clock below zero names a process; -6 and -2 are one's own. */
+static void allow_of_oneself(struct program *p) {
+    const uint32_t own[] = {0, (uint32_t)getpid()};
+    static const int clocks[] = {SYS_clock_gettime, SYS_clock_getres, SYS_clock_nanosleep};
+    static const uint32_t known[] = {CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_PROCESS_CPUTIME_ID, CLOCK_THREAD_CPUTIME_ID, CLOCK_MONOTONIC_RAW,
+                                     CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE, CLOCK_BOOTTIME, CLOCK_TAI, (uint32_t)-6, (uint32_t)-2};
+    allow_these(p, SYS_tgkill, 0, own + 1, 1);
+    allow_these(p, SYS_sched_getaffinity, 0, own, 2);
+    allow_these(p, SYS_prlimit64, 0, own, 2);
+    allow_these(p, SYS_get_robust_list, 0, own, 1);
+    for (size_t i = 0; i < sizeof clocks / sizeof *clocks; i++)
+        allow_these(p, clocks[i], 0, known, sizeof known / sizeof *known);
 }
 
 static void build(struct program *p) {
@@ -204,6 +236,8 @@ static void build(struct program *p) {
 #endif
     allow_where(p, SYS_socketpair, 0, UINT32_MAX, AF_UNIX);
     allow_ioctls(p);
+    allow_fcntls(p);
+    allow_of_oneself(p);
     answer(p, SECCOMP_RET_ERRNO | EPERM);
 }
 

@@ -6,6 +6,8 @@
 
 /* 1: we are root with every capability that the rest takes; 0: not, as in most containers. */
 int32_t exo_isolate_possible(void);
+/* Gives up the controlling terminal, which it shares with the kernel, and which only a session's leader could take again. */
+void exo_isolate_terminal(void);
 /* New mount, network, IPC and UTS namespaces; mounts made here stay here. Needs root. */
 int32_t exo_isolate_namespaces(void);
 /* An empty tmpfs at path, on which the new root is built. */

@@ -62,6 +62,7 @@ def confine(plan: Plan) -> None:
     """For good. After it the process is the LibOS's."""
     close_others({0, 1, 2, plan.control_fd, plan.wake_fd})
     os.umask(0o022)
+    lib.exo_isolate_terminal()
     prefer_for_oom()
     if plan.privileged:
         check(lib.exo_isolate_namespaces(), "new namespaces")

@@ -2,8 +2,11 @@
 """Starts a LibOS as a process: by exec, with its own uid, two sockets, a pipe for what it prints, and a plan to shut
 itself in by.
 
-What it does to itself is `gate/confine.py`. A launcher owns the uids it hands out: each is unique on this machine
-while in use, by a lock on a byte of a file, so that two kernels side by side never give two LibOSes one uid.
+It has a process group of its own, so Ctrl-C and Ctrl-Z are not for it, and the kernel's session: each session is a
+scheduling group (sched(7), autogroup), and sched_yield, by which kernel and LibOSes make way for each other, gives
+nothing away between groups. What it does to itself is `gate/confine.py`. A launcher owns the uids it hands out: each is
+unique on this machine while in use, by a lock on a byte of a file, so that two kernels side by side never give two
+LibOSes one uid.
 Reference: ARCHITECTURE.md, Trust.
 """
 
@@ -196,7 +199,7 @@ class Launcher:
                 stdout=write_end,
                 stderr=write_end,
                 pass_fds=(plan.control_fd, plan.wake_fd),
-                start_new_session=True,
+                process_group=0,
                 env=variables,
                 cwd="/",
             )

@@ -13,10 +13,12 @@ from pathlib import Path
 from exonet.kernel.boot import LibOSSpec
 from exonet.lab.bench import Context, Figure, Skip, Target, ratio
 from exonet.wire.capture import Trace
+from exonet.wording import counted
 from tests.bench.bench_frames import Goal, source, write_trace
 from tests.bench.bench_path import DISTINCT, FRAMES, Delivery, Share, deliver, sink, testpmd
 
 ENVIRONMENTS = 8
+COUNTS = (1, 2, 4, 8, 16)
 BINDINGS = 1000
 HOST, PORT = 2, 1000
 #: The first number of a peer: far from those of the frames' own sources.
@@ -56,7 +58,7 @@ def filter_of(goal: Goal) -> str:
 def spread_trace(context: Context, environments: int, *, process: bool = True) -> Spread:
     """Frames for every binding alike, and whose each is by where it goes, which no filter is asked about."""
     distinct = context.size(DISTINCT, 1000)
-    each = context.size(BINDINGS, 16) // ENVIRONMENTS
+    each = context.size(BINDINGS, 32) // environments
     goes = {f"sink{env}": goals(env, each) for env in range(environments)}
     path = context.work / f"spread{environments}.pcap"
     file = write_trace(path, distinct, context.seed, goals=[go for some in goes.values() for go in some])
@@ -97,6 +99,17 @@ def spread(context: Context) -> Iterator[Figure]:
     yield from (ours, kernel, peer, ratio("ratio to testpmd", ours, peer))
     why = None if anywhere else "not at toy size"
     yield Figure("no core set apart", "frames/s", tuple(anywhere), skipped=why)
+    for count in COUNTS if not context.toy else COUNTS[-1:]:
+        yield _anywhere(context, count)
+
+
+def _anywhere(context: Context, environments: int) -> Figure:
+    """The rate with no core set apart, in parts of that with one: pairs of runs."""
+    made = spread_trace(context, environments)
+    with Trace.load(made.file) as trace:
+        run = partial(deliver, trace, made.loops, context.seed, made.specs, shares=made.shares)
+        found = tuple(run().rate / run(apart=True).rate for _ in context.repeat())
+    return Figure(f"no core set apart to --core, {counted(environments, 'sink')}", "ratio", found, Target(0.8))
 
 
 def _peer(context: Context, file: Path) -> float:

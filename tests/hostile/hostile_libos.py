@@ -14,6 +14,7 @@ import resource
 import signal
 import socket
 import sys
+import threading
 import time
 from array import array
 from pathlib import Path
@@ -138,6 +139,39 @@ def processes(gate):
         truncate=attempt(lambda: os.ftruncate(0, 1)),
         chmod=attempt(lambda: os.chmod(__file__, 0o777)),
     )
+
+
+def others(gate):
+    """Calls that take a process or its clock: of another, of the kernel, of oneself."""
+    own, thread, kernel, nobody = os.getpid(), threading.get_native_id(), os.getppid(), 4194303
+    room = ctypes.create_string_buffer(4096)
+    at = ctypes.addressof(room)
+    asked = {
+        "SIGCONT": lambda pid: system_call(234, pid, pid, signal.SIGCONT),
+        "SIGKILL": lambda pid: system_call(234, pid, pid, signal.SIGKILL),
+        "signal 0": lambda pid: system_call(234, pid, pid, 0),
+        "affinity": lambda pid: system_call(204, pid, 128, at),
+        "limits": lambda pid: system_call(302, pid, resource.RLIMIT_NOFILE, 0, at),
+        "robust list": lambda pid: system_call(274, pid, at, at),
+        "its clock": lambda pid: system_call(228, ~pid << 3 | 2, at),
+        "its clock's step": lambda pid: system_call(229, ~pid << 3 | 2, at),
+        "its clock's time": lambda pid: system_call(230, ~pid << 3 | 2, 0, at, at),
+        "its thread's clock": lambda pid: system_call(228, ~pid << 3 | 6, at),
+        "owner": lambda pid: system_call(72, gate._wake.fileno(), 8, pid),
+        "owner's kind": lambda pid: system_call(72, gate._wake.fileno(), 15, at),
+        "owner's signal": lambda pid: system_call(72, gate._wake.fileno(), 10, signal.SIGKILL),
+    }
+    refused = {name: sorted({str(ask(pid)) for pid in (kernel, nobody)}) for name, ask in asked.items()}
+    mine = {
+        "signal 0": system_call(234, own, thread, 0),
+        "affinity": len(os.sched_getaffinity(0)) > 0,
+        "limits": resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 0,
+        "robust list": system_call(274, 0, at, at),
+        "clocks": min(time.process_time(), time.thread_time(), time.monotonic(), time.time()) > 0,
+        "its clock": system_call(228, -6, at),
+        "flags": os.get_blocking(gate._wake.fileno()) in (True, False),
+    }
+    say(refused=refused, mine=mine)
 
 
 def raise_limits():

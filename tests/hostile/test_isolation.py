@@ -5,11 +5,13 @@
 import ctypes
 import errno
 import os
+import pty
 import select
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -141,6 +143,48 @@ class TestProcess:
         assert "not allowed" in found.pop("raise_limits")
         assert set(found.values()) == {"EPERM"}, found
 
+    def test_nothing_is_told_of_another_process_nor_done_to_it(self, lab: Lab) -> None:
+        """A process that lives and one that does not give the same answer. It is of the kernel's session, in which
+        SIGCONT would need no permission.
+        """
+        found = last_line(lab.run("others"))
+        assert all(said == ["EPERM"] for said in found["refused"].values()), found["refused"]
+        assert found["mine"] == {name: True if value is True else 0 for name, value in found["mine"].items()}
+
+    def test_it_is_of_the_kernels_session_and_of_a_group_of_its_own(self, lab: Lab) -> None:
+        first, second = lab.start("quiet", "first"), lab.start("quiet", "second")
+        lab.said(first), lab.said(second)
+        pids = [pid_of(env) for env in (first, second)]
+        assert {os.getsid(pid) for pid in pids} == {os.getsid(0)}
+        assert [os.getpgid(pid) for pid in pids] == pids
+
+    @pytest.mark.parametrize("privileged", [True, False])
+    def test_a_terminals_signals_are_not_for_it_and_it_has_no_terminal(self, privileged: bool) -> None:
+        script = (
+            f"import sys, os, signal; sys.path[:0] = [{str(Path(HERE).parents[1])!r}];"
+            "signal.pthread_sigmask(signal.SIG_BLOCK, wanted := {signal.SIGINT, signal.SIGTSTP, signal.SIGQUIT});"
+            "from tests.hostile.conftest import Lab; from tests.fakes.dispatcher import make_kernel;"
+            "from exonet.kernel.launcher import Launcher;"
+            f"lab = Lab(make_kernel(), Launcher(privileged={privileged})); env = lab.start('quiet'); lab.said(env);"
+            "pid = env.process.pid; stat = lambda: open(f'/proc/{pid}/stat').read().rpartition(')')[2].split();"
+            "print('ready', stat()[4], flush=True);"
+            "got = sorted(signal.sigwait(wanted) for _ in range(3));"
+            "print('got', *map(int, got), stat()[0], env.process.poll(), flush=True); lab.close()"
+        )
+        child, terminal = pty.fork()
+        if child == 0:
+            os.execv(sys.executable, [sys.executable, "-c", script])
+        try:
+            with open(terminal, "rb", buffering=0) as screen:
+                assert words(screen, b"ready") == ["ready", "0"], "the number of its terminal"
+                screen_fd = screen.fileno()
+                for key in (b"\x03", b"\x1a", b"\x1c"):
+                    os.write(screen_fd, key)
+                said = words(screen, b"got")
+                assert said[1:4] == ["2", "3", "20"] and said[4] in "SR" and said[5] == "None"
+        finally:
+            os.waitpid(child, 0)
+
     def test_thread_bomb_ends_at_the_limit(self, lab: Lab) -> None:
         assert 1 <= last_line(lab.run("thread_bomb"))["started"] < 64
 
@@ -193,6 +237,14 @@ class TestProcess:
                 assert select.select([pidfd], [], [], 10)[0]
             finally:
                 os.close(pidfd)
+
+
+def words(screen: BinaryIO, first: bytes) -> list[str]:
+    """The line on a terminal in which `first` stands, from it on."""
+    line = b""
+    while not (first in line and line.endswith(b"\n")):
+        line += screen.read(1)
+    return line[line.index(first) :].decode().split()
 
 
 def in_memory(pid: int, needle: bytes) -> bool:
