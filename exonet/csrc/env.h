@@ -97,6 +97,8 @@ struct exo_env {
 enum exo_page_any { EXO_ANY_PAGE = 4294967295 };
 struct exo_pages *exo_pages_new(uint32_t count);
 void exo_pages_free(struct exo_pages *pages);
+/* The lowest run of count free pages among first..first + length - 1; EXO_E_FULL. */
+int64_t exo_pages_find(const struct exo_pages *pages, uint32_t first, uint32_t length, uint32_t count);
 int64_t exo_pages_allocate(struct exo_pages *pages, uint32_t env, uint32_t first, uint32_t count, int32_t *fd);
 /* The same in a segment of env's own that it has freed and that nobody else was given: memfd fd, of count pages or more, emptied first. */
 int64_t exo_pages_adopt(struct exo_pages *pages, uint32_t env, uint32_t first, uint32_t count, int32_t fd);
@@ -109,6 +111,8 @@ int32_t exo_pages_seize(struct exo_pages *pages, uint32_t env, uint32_t first, u
 int32_t exo_pages_reclaim(struct exo_pages *pages, uint32_t env);
 int32_t exo_pages_pin(struct exo_pages *pages, uint32_t env, uint32_t first, uint32_t count);
 int32_t exo_pages_unpin(struct exo_pages *pages, uint32_t env, uint32_t first, uint32_t count);
+/* How many of these pages of env's are guaranteed; EXO_E_NOT_FOUND where not all are its own. */
+int32_t exo_pages_guaranteed(const struct exo_pages *pages, uint32_t env, uint32_t first, uint32_t count);
 /* From now on, or no longer, are these pages of env's guaranteed. Returns how many that changed. */
 int32_t exo_pages_guarantee(struct exo_pages *pages, uint32_t env, uint32_t first, uint32_t count, uint32_t guaranteed);
 uint32_t exo_pages_free_count(const struct exo_pages *pages);

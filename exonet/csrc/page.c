@@ -84,10 +84,9 @@ void exo_pages_free(struct exo_pages *pages) {
     free(pages);
 }
 
-/* The lowest run of count free pages; EXO_E_FULL. */
-static int64_t find_run(const struct exo_pages *pages, uint32_t count) {
+int64_t exo_pages_find(const struct exo_pages *pages, uint32_t first, uint32_t length, uint32_t count) {
     uint32_t run = 0;
-    for (uint32_t i = 0; i < pages->count; i++) {
+    for (uint32_t i = first; i < pages->count && i - first < length; i++) {
         run = pages->page[i].env == EXO_NO_ENV ? run + 1 : 0;
         if (run == count) return (int64_t)i + 1 - count;
     }
@@ -113,7 +112,7 @@ static int32_t make_segment(uint32_t count, uint8_t **base) {
 /* Where count pages from `first` on, or anywhere, are free. */
 static int64_t find_free(const struct exo_pages *pages, uint32_t env, uint32_t first, uint32_t count) {
     if (env == EXO_NO_ENV || count < 1 || count > pages->count) return EXO_E_INVALID;
-    if (first == EXO_ANY_PAGE) return find_run(pages, count);
+    if (first == EXO_ANY_PAGE) return exo_pages_find(pages, 0, pages->count, count);
     if (!in_table(pages, first, count)) return EXO_E_INVALID;
     return all_owned(pages, EXO_NO_ENV, first, count) ? (int64_t)first : EXO_E_BUSY;
 }
@@ -184,6 +183,11 @@ int32_t exo_pages_release(struct exo_pages *pages, uint32_t env, uint32_t first,
     if (any_pinned(pages, first, count)) return EXO_E_BUSY;
     drop_all(pages, first, count);
     return 0;
+}
+
+int32_t exo_pages_guaranteed(const struct exo_pages *pages, uint32_t env, uint32_t first, uint32_t count) {
+    int32_t bad = check_owned(pages, env, first, count);
+    return bad < 0 ? bad : (int32_t)count_guaranteed(pages, first, count);
 }
 
 int32_t exo_pages_guarantee(struct exo_pages *pages, uint32_t env, uint32_t first, uint32_t count, uint32_t guaranteed) {

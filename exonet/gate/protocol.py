@@ -4,7 +4,8 @@
 A message is one SOCK_SEQPACKET packet: a header (operation, status, sequence, length of the body) and a JSON object
 as body, at most 64 KiB in all; descriptors travel beside it and are named by position. `decode_request` is strict:
 whatever bytes a hostile LibOS sends, it returns a Request whose every field has the type and range of `FIELDS`, or
-raises ProtocolError.
+raises ProtocolError. What a range owes to the machine (its pages, its ports) is `check_limits`: no number gets past
+both that could make a loop, a set or an allocation large.
 """
 
 import json
@@ -21,11 +22,13 @@ __all__ = [
     "FIELDS",
     "MAX_MESSAGE",
     "MAX_TOKEN",
+    "Limits",
     "Op",
     "ProtocolError",
     "Reply",
     "Request",
     "Status",
+    "check_limits",
     "decode_reply",
     "decode_request",
     "encode_reply",
@@ -116,7 +119,10 @@ def _hex(low: int, high: int) -> Check:
     def check(value: Any) -> bytes:
         if type(value) is not str or not 2 * low <= len(value) <= 2 * high:
             raise ValueError(f"must be {low}..{high} bytes in hexadecimal")
-        return bytes.fromhex(value)
+        found = bytes.fromhex(value)
+        if 2 * len(found) != len(value):  # fromhex passes over blanks
+            raise ValueError(f"must be {low}..{high} bytes in hexadecimal, without blanks")
+        return found
 
     return check
 
@@ -166,6 +172,28 @@ FIELDS: Mapping[Op, Mapping[str, Check]] = {
     Op.READY: {},
     Op.EXIT: {"status": _whole(0, 255)},
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many pages and ports a machine has."""
+
+    pages: int
+    ports: int
+
+
+def check_limits(request: Request, limits: Limits) -> None:
+    """UsageError where a request names pages or a port that the machine does not have."""
+    fields, what = request.fields, request.op.name.lower()
+    first, count = fields.get("first", 0), fields.get("count", 0)
+    if fields.get("port", 0) >= limits.ports and "port" in fields:
+        raise errors.UsageError(f"{what}: port {fields['port']}: the machine has ports 0..{limits.ports - 1}")
+    if first == ANY_PAGE and count > limits.pages:
+        raise errors.UsageError(f"wants {count} pages, and the machine has {limits.pages} in all")
+    if first != ANY_PAGE and first + count > limits.pages:
+        raise errors.UsageError(
+            f"{what} pages {first}..{first + count - 1}: the machine has pages 0..{limits.pages - 1}"
+        )
 
 
 def _encode(op: Op, status: Status, sequence: int, fields: Mapping[str, Any]) -> bytes:

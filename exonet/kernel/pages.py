@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exonet.abi import check, ffi, lib
-from exonet.errors import ExhaustedError, UsageError
+from exonet.errors import ExhaustedError
 from exonet.kernel.capability import Quota
 from exonet.kernel.freed import Freed
 
@@ -33,6 +33,14 @@ class Extent:
     segment: int
     capability: int = 0
     shared: bool = False
+
+    def within(self, first: int, count: int) -> range:
+        """Those of its page numbers that are among first..first + count - 1."""
+        return range(max(first, self.first), min(first + count, self.first + self.count))
+
+    def holds(self, first: int, count: int) -> bool:
+        """Is any of these pages of its?"""
+        return not self.live.isdisjoint(self.within(first, count))
 
     def describe(self) -> dict[str, Any]:
         return {"first": self.first, "count": self.count, "held": len(self.live)}
@@ -84,8 +92,6 @@ class PageTable:
                 again = freed.roomy(count)
                 if again is None:
                     raise
-        if count > self.total:
-            raise UsageError(f"environment {name}: wants {count} pages, and the machine has {self.total} in all")
         fd = ffi.new("int32_t *", -1)
         where = "any" if first == lib.EXO_ANY_PAGE else f"{first}..{first + count - 1}"
         if again is None:
@@ -111,26 +117,22 @@ class PageTable:
 
     def find(self, first: int, length: int, count: int) -> int | None:
         """The lowest run of `count` free pages inside first..first + length - 1."""
-        run = 0
-        for page in range(first, min(first + length, self.total)):
-            run = run + 1 if self.native.page[page].env == lib.EXO_NO_ENV else 0
-            if run == count:
-                return page + 1 - count
-        return None
+        found = int(lib.exo_pages_find(self.native, first, length, count))
+        return None if found < 0 else found
 
     def release(self, env: int, name: str, first: int, count: int) -> list[Extent]:
         """ConflictError while pinned; UsageError where not all are its own. Returns the extents that have no page
         left.
         """
         check(lib.exo_pages_release(self.native, env, first, count), _what(name, first, count, "free"))
-        return self._settle(env, range(first, first + count))
+        return self._settle(env, first, count)
 
     def seize(self, env: int, name: str, first: int, count: int) -> list[Extent]:
         """By force, pinned or not; DeniedError where one is guaranteed (R15). Returns the extents that have no page
         left.
         """
         check(lib.exo_pages_seize(self.native, env, first, count), _what(name, first, count, "take"))
-        return self._settle(env, range(first, first + count))
+        return self._settle(env, first, count)
 
     def withdraw(self, name: str, extent: Extent) -> None:
         """The right to the extent is gone (R14): such pages of it as are still held go, pinned or guaranteed."""
@@ -146,10 +148,10 @@ class PageTable:
 
     def guarantee(self, env: int, name: str, quota: Quota, first: int, count: int) -> None:
         """No force takes these pages from now on while env lives (R15). UsageError where not all are its own."""
-        end = min(first + count, self.total)
-        more = sum(not self.native.guaranteed[page] for page in range(first, end))
-        quota.charge("guaranteed", len(self.guaranteed(env)), more, name)
-        check(lib.exo_pages_guarantee(self.native, env, first, count, 1), _what(name, first, count, "guarantee"))
+        what = _what(name, first, count, "guarantee")
+        had = check(lib.exo_pages_guaranteed(self.native, env, first, count), what)
+        quota.charge("guaranteed", len(self.guaranteed(env)), count - had, name)
+        check(lib.exo_pages_guarantee(self.native, env, first, count, 1), what)
 
     def unguarantee(self, env: int, name: str, first: int, count: int) -> None:
         """Of pages that are not guaranteed nothing changes."""
@@ -171,7 +173,7 @@ class PageTable:
     def forget(self, env: int) -> int:
         """The environment is dead: every page of it is free, every descriptor closed. Returns how many pages went."""
         gone = check(lib.exo_pages_reclaim(self.native, env), f"environment {env}: its pages")
-        self._settle(env, range(self.total))
+        self._settle(env, 0, self.total)
         freed = self._freed.pop(env, None)
         if freed is not None:
             freed.close()
@@ -185,11 +187,11 @@ class PageTable:
         for freed in self._freed.values():
             freed.close()
 
-    def _settle(self, env: int, gone: range, among: list[Extent] | None = None) -> list[Extent]:
+    def _settle(self, env: int, first: int, count: int) -> list[Extent]:
         """These pages are no longer env's; an extent without pages is let go of. Returns those."""
         ended = []
-        for extent in self.extents(env) if among is None else among:
-            extent.live.difference_update(gone)
+        for extent in self.extents(env):
+            extent.live.difference_update(extent.within(first, count))
             if not extent.live and extent.fd >= 0:
                 self._freed.setdefault(env, Freed()).keep(extent.segment, extent.fd, shared=extent.shared)
                 extent.fd = -1

@@ -15,7 +15,7 @@ from typing import Any
 from exonet.abi import ABI_VERSION, lib
 from exonet.errors import ConflictError, DeniedError, ExhaustedError, ExonetError, FilterError, LibOSError, UsageError
 from exonet.filters.syntax import joins
-from exonet.gate.protocol import Op, Request
+from exonet.gate.protocol import Limits, Op, Request, check_limits
 from exonet.kernel.capability import Capability, Resource, Right, Scope, check
 from exonet.kernel.environment import Environment, Environments, Event
 from exonet.kernel.pages import Extent
@@ -69,11 +69,18 @@ class Dispatcher:
         if not env.alive:
             raise LibOSError(f"environment {env.name}: it has ended")
         try:
+            self._check_limits(env, request)
             return self._table[request.op](env, request.fields)
         except ExonetError as error:
             said = (request.op.name.lower(), type(error).__name__, str(error))
             self.environments.events.write(Refused(env.number, env.name, *said))
             raise
+
+    def _check_limits(self, env: Environment, request: Request) -> None:
+        try:
+            check_limits(request, Limits(self.environments.pages.total, len(self.environments.machine.ports())))
+        except UsageError as error:
+            raise UsageError(f"environment {env.name}: {error}") from None
 
     # Authorisation
 
@@ -95,12 +102,6 @@ class Dispatcher:
         authority = self.environments.authority
         resource = authority.authentic(token).resource
         return check(authority, token, holder=env.number, resource=resource, right=right, above=above)
-
-    def _port(self, port: int) -> int:
-        known = [row["port"] for row in self.environments.machine.ports()]
-        if port not in known:
-            raise UsageError(f"port {port}: the machine has ports {known}")
-        return port
 
     # Greeting
 
@@ -178,7 +179,7 @@ class Dispatcher:
         first, count = fields["first"], fields["count"]
         authority = self.environments.authority
         for extent in self.environments.pages.extents(env.number):
-            if not extent.live.isdisjoint(range(first, first + count)) and not authority.outright(extent.capability):
+            if extent.holds(first, count) and not authority.outright(extent.capability):
                 raise DeniedError(
                     f"environment {env.name}: guarantee pages {first}..{first + count - 1}: "
                     "it holds them by a right that another environment can revoke"
@@ -198,7 +199,7 @@ class Dispatcher:
             env,
             fields["filter"],
             fields["capability"],
-            self._port(fields["port"]),
+            fields["port"],
             shown=fields["shown"],
             snoop=bool(fields["snoop"]),
         )
@@ -209,7 +210,7 @@ class Dispatcher:
         return Answer()
 
     def _subscribe(self, env: Environment, fields: dict[str, Any]) -> Answer:
-        mac, port = fields["mac"], self._port(fields["port"])
+        mac, port = fields["mac"], fields["port"]
         if mac != EVERY_GROUP and not mac[0] & 1:
             raise UsageError(
                 f"group {mac.hex(':')}: must be a group address (odd first byte), or all zeroes for every group"
@@ -238,7 +239,7 @@ class Dispatcher:
         return capability, self.environments.authority.attach(capability, drop)
 
     def _neighbour(self, env: Environment, fields: dict[str, Any]) -> Answer:
-        port = self._port(fields["port"])
+        port = fields["port"]
         try:
             address = ipaddress.ip_address(fields["address"])
         except ValueError:

@@ -86,7 +86,7 @@ def running_kernel(**options: Any) -> Iterator[FakeKernel]:
     leaked = {
         row for row in open_fds() - before if "memfd" in row or "socket" in row or "pidfd" in row or "pipe" in row
     }
-    assert not leaked
+    assert not leaked, leaked
 
 
 __all__ = ["EVERYTHING", "FakeKernel", "Quota", "make_kernel", "open_fds", "running_kernel"]

@@ -255,8 +255,8 @@ class FakeMachine:
 
     def state(self) -> Any:
         """All that a refused call must leave as it was."""
-        page, guaranteed = self.pages.page, self.pages.guaranteed
-        owners = [(page[i].env, page[i].pins, guaranteed[i]) for i in range(self.page_count)]
+        owners = bytes(ffi.buffer(self.pages.page, ffi.sizeof("struct exo_page") * self.page_count))
+        guaranteed = bytes(ffi.buffer(self.pages.guaranteed, self.page_count))
         return (
             dict(self.demux),
             sorted(self.boxes, key=repr),
@@ -264,6 +264,7 @@ class FakeMachine:
             dict(self.neighbours),
             dict(self.local_sides),
             owners,
+            guaranteed,
         )
 
     def close(self) -> None:
