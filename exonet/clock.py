@@ -57,6 +57,11 @@ class Stopwatch:
         return self.ns / NS_PER_S
 
 
+def own_cpu_ns() -> int:
+    """The CPU time of this process, all its threads."""
+    return time.process_time_ns()
+
+
 def process_cpu_ns(pid: int) -> int:
     """The CPU time of a process, all its threads, dead but not yet waited for included. OSError where it is gone.
 

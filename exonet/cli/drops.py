@@ -12,7 +12,7 @@ from exonet.cli import common
 from exonet.cli.outputs import Output, check_outputs
 from exonet.clock import Clock
 from exonet.errors import UsageError, not_written
-from exonet.lab.files import of_point, of_report
+from exonet.lab.files import of_point, of_report, of_search
 from exonet.lab.plan import Plan, TapSource, Tenant, TraceSource, merge, parse_ring
 from exonet.lab.rates import Rate
 
@@ -22,7 +22,7 @@ given to the LibOS's rings, to the receive buffers it posts, and to the NIC's de
 otherwise); the NIC's FIFO stays as --fifo says. Loss is relative to the load that was achieved. Left out are packets
 that arrive nowhere at any load: no binding claims them, the NIC takes none so long, a LibOS's own stack turns them
 away; and what LibOSes send, which is told apart. Where the achieved load is below the requested one, the table marks
-it with *.
+it with *, and where the host was busy with other things meanwhile with !.
 --pcap-out and --trace write a file for each point: FILE-RATE-RING-REPETITION.
 
 With --tap the load is made by a sender in a network namespace of its own, on the other end of a TAP device (needs
@@ -31,10 +31,13 @@ root).
 examples:
   exonet drops trace.pcap --rates 500k,1M,2M,4M,8M --rings 64,256,1024 --out report/
   exonet drops trace.pcap --clock virtual --costs dec5000 --rates 50k,100k,200k,400k --out report/
+  exonet drops trace.pcap --search --rings 64,1024
   sudo exonet drops --tap exo0 --rates 50k,100k,200k --rings 256 --out report/
 """
 
 RATES = {"trace": "500k,1M,2M,4M,8M", "tap": "25k,50k,100k,200k"}
+#: How often a point is measured at most without being told.
+DEFAULT_REPEAT = 3
 EVERYTHING = "load=ip or ip6 or arp"
 
 
@@ -69,16 +72,25 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--packets",
         type=common.count(100, 10**9),
-        default=50_000,
         metavar="N",
-        help="packets offered at each point (default 50000)",
+        help="packets offered at each point (default: half a second of the load and a small capture whole; on the "
+        "virtual clock 50000)",
     )
     parser.add_argument(
         "--repeat",
         type=common.count(1, 100),
-        default=1,
         metavar="N",
-        help="measure each point so often; the table and the plot show medians (default 1)",
+        help="measure each point so often; table and plot show medians and ranges (default 3; on the virtual clock, "
+        "where each is the same, 1)",
+    )
+    parser.add_argument(
+        "--search",
+        nargs="?",
+        const=0.0,
+        type=common.typed(share, "search"),
+        metavar="LOSS",
+        help="for each ring size, the highest rate with at most this loss (0, or as 0.1%%; default 0) to within 1 %%, "
+        "as RFC 2544 and RFC 9971 have it; without --rates nothing else",
     )
     parser.add_argument(
         "--bind",
@@ -102,10 +114,23 @@ def rings(text: str) -> tuple[int, ...]:
     return tuple(parse_ring(part.strip(), "ring") for part in text.split(","))
 
 
+def share(text: str) -> float:
+    """A share: "0", "0.001", "0.1%"."""
+    number, sign, rest = text.strip().partition("%")
+    try:
+        value = float(number) / (100 if sign else 1)
+    except ValueError:
+        value = -1.0
+    if rest or not 0 <= value < 1:
+        raise UsageError(f'loss "{text}": it must be a share from 0 to less than 1, as 0.001 or 0.1%')
+    return value
+
+
 def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     plan = plan_of(arguments, command)
     common.find_modules(plan.tenants)
-    rates = arguments.rates or Rate.parse_list(RATES["tap" if arguments.tap else "trace"])
+    unsaid = RATES["tap" if arguments.tap else "trace"] if arguments.search is None else ""
+    rates = arguments.rates or (Rate.parse_list(unsaid) if unsaid else ())
     if arguments.out is not None:
         try:
             arguments.out.mkdir(parents=True, exist_ok=True)
@@ -116,8 +141,15 @@ def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     from exonet.lab.sweep import Sweep  # late: help and errors need no kernel
 
     sweep = Sweep(plan, rates, arguments.rings, arguments.packets, arguments.repeat, arguments.descriptors)
-    points = sweep.run(common.say)
-    print(points.table())
+    trace = sweep.load(common.say)
+    points = sweep.run(trace)
+    if rates:
+        print(points.table())
+    if arguments.search is not None and not points.interrupted:
+        from exonet.lab.search import search, words
+
+        search(sweep, arguments.search, points, trace)
+        print("\n".join(map(words, points.found)))
     for note in points.notes():
         common.say(note)
     if arguments.out is not None:
@@ -129,7 +161,9 @@ def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
 def written(arguments: argparse.Namespace, rates: Sequence[Rate]) -> list[Output]:
     """The report, and the files of every point."""
     report: list[Output] = [] if arguments.out is None else [("--out", path) for path in of_report(arguments.out)]
-    points = list(product(rates, arguments.rings, range(arguments.repeat)))
+    if arguments.out is not None and arguments.search is not None:
+        report.append(("--out", of_search(arguments.out)))
+    points = list(product(rates, arguments.rings, range(arguments.repeat or DEFAULT_REPEAT)))
     for option, path in (("--pcap-out", arguments.pcap_out), ("--trace", arguments.event_log)):
         report += [] if path is None else [(option, of_point(path, *point)) for point in points]
     return report

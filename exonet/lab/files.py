@@ -5,7 +5,7 @@ from pathlib import Path
 
 from exonet.lab.rates import Rate
 
-__all__ = ["of_point", "of_report", "of_wire"]
+__all__ = ["of_point", "of_report", "of_search", "of_wire"]
 
 
 def of_wire(path: Path, number: int) -> Path:
@@ -19,5 +19,10 @@ def of_point(path: Path, rate: Rate, ring: int, repetition: int) -> Path:
 
 
 def of_report(directory: Path) -> list[Path]:
-    """drops.csv, drops.parquet, drops.json, drops.png."""
+    """drops.csv, drops.parquet, drops.json, drops.png. What --search found goes to `of_search`."""
     return [directory / f"drops.{kind}" for kind in ("csv", "parquet", "json", "png")]
+
+
+def of_search(directory: Path) -> Path:
+    """search.csv."""
+    return directory / "search.csv"

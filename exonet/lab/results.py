@@ -18,6 +18,7 @@ from typing import Any
 from exonet.clock import format_duration, utc_now
 from exonet.errors import not_written
 from exonet.lab.figures import figures
+from exonet.lab.hostload import HostLoad
 from exonet.lab.progress import format_rate
 from exonet.ledger import Ledger
 
@@ -28,13 +29,14 @@ SCHEMA = 1
 class Timing:
     """wall_s: seconds of the host. pps: frames delivered, as the ledger counts them, per second of the machine's own
     clock (R22). pacing_error_ns: how far from its intended time a frame left its source: p50, p99, max; null where
-    nothing was paced. virtual_s: seconds of the virtual clock, null on the monotonic one.
+    nothing was paced. virtual_s: seconds of the virtual clock, null on the monotonic one. host: what else ran.
     """
 
     wall_s: float
     pps: float
     pacing_error_ns: Mapping[str, int | None] = field(default_factory=lambda: {"p50": None, "p99": None, "max": None})
     virtual_s: float | None = None
+    host: HostLoad | None = None
 
     @property
     def seconds(self) -> float:
@@ -47,6 +49,7 @@ class Timing:
             "pps": self.pps,
             "pacing_error_ns": dict(self.pacing_error_ns),
             "virtual_s": self.virtual_s,
+            "host": None if self.host is None else self.host.to_json(),
         }
 
 
@@ -91,6 +94,8 @@ class Result:
         if (median := timing.pacing_error_ns.get("p50")) is not None:
             tail = timing.pacing_error_ns["p99"] or 0
             line += f", pacing error {format_duration(median)} median, {format_duration(tail)} p99"
+        if timing.host is not None and timing.host.busy:
+            line += f"\nthe host was busy meanwhile: {timing.host}; rates, latencies and losses may be noise"
         each = "\n".join(["", *figures(self.environments, timing.seconds), ""])
         return f"{self.ledger.table(width, self.environments, ascii_only=ascii_only)}\n{each}{line}"
 

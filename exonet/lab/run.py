@@ -13,6 +13,8 @@ from exonet.kernel.boot import Machine
 from exonet.kernel.launcher import UNPRIVILEGED
 from exonet.kernel.spec import LibOSSpec, MachineConfig
 from exonet.lab.figures import with_rates
+from exonet.lab.hostload import HostLoad, HostWatch
+from exonet.lab.load import MARGIN_NS, TapLoad
 from exonet.lab.plan import Plan, TraceSource
 from exonet.lab.progress import Progress
 from exonet.lab.results import Result, Timing, host
@@ -32,12 +34,13 @@ def run(
     trace: Trace | None = None,
     progress: Progress | None = None,
     starting: Callable[[], None] | None = None,
+    load: TapLoad | None = None,
 ) -> Result:
     """Runs `plan` to its end, its deadline or an interrupt, and returns what became of every frame.
 
-    trace: the capture where it is loaded already, for a sweep. starting: called when everything is ready. Raises
-    UsageError where the plan cannot be, RunError where the run failed, ConservationError where its ledger does not
-    balance.
+    trace: the capture where it is loaded already, for a sweep. starting: called when everything is ready. load: sends
+    from then on, and the run goes on while it does. Raises UsageError where the plan cannot be, RunError where the run
+    failed, ConservationError where its ledger does not balance.
     """
     check_tenants(plan.tenants)
     specs = [libos_spec(tenant, plan) for tenant in plan.tenants]
@@ -45,7 +48,7 @@ def run(
     result: Result | None = None
     try:
         with ExitStack() as stack:
-            result = _in(stack, plan, specs, config, trace, progress, starting)
+            result = _in(stack, plan, specs, config, trace, progress, starting, load)
     except RunError as error:
         if result is None:
             raise
@@ -61,6 +64,7 @@ def _in(
     trace: Trace | None,
     progress: Progress | None,
     starting: Callable[[], None] | None,
+    load: TapLoad | None,
 ) -> Result:
     """Builds the machine, whose parts `stack` closes, and runs it."""
     source = open_source(plan, stack, trace)
@@ -77,7 +81,7 @@ def _in(
     note = _show(machine, plan)
     if starting is not None:
         starting()
-    return _go(machine, plan, replace(source, notes=(*source.notes, *note)), progress)
+    return _go(machine, plan, replace(source, notes=(*source.notes, *note)), progress, load)
 
 
 def _show(machine: Machine, plan: Plan) -> tuple[str, ...]:
@@ -91,16 +95,24 @@ def _show(machine: Machine, plan: Plan) -> tuple[str, ...]:
     return ()
 
 
-def _go(machine: Machine, plan: Plan, source: Source, progress: Progress | None) -> Result:
+def _go(machine: Machine, plan: Plan, source: Source, progress: Progress | None, load: TapLoad | None) -> Result:
     """Lets everything move, and says what came of it."""
     replayed = isinstance(plan.source, TraceSource)
     if progress is not None:
         progress.total = source.total
     taps = [(tap, tap.snapshot()) for wire in source.wires if isinstance(tap := innermost(wire), TapWire)]
+    if load is not None:
+        load.start()
     watch, begin = Stopwatch(), machine.now()
-    limit = plan.settings.duration_ns
-    until = None if limit is None or replayed else begin + limit  # a pcap wire ends by itself
-    finished = machine.run(until, on_progress=_Report(progress, begin))
+    host_watch = None if plan.settings.clock is Clock.VIRTUAL else HostWatch(_cpu_of(machine, load))
+    report = _Report(progress, begin)
+    if load is not None:
+        finished = _while_it_lasts(machine, load, report)
+    else:
+        limit = plan.settings.duration_ns
+        until = None if limit is None or replayed else begin + limit  # a pcap wire ends by itself
+        finished = machine.run(until, on_progress=report)
+    host_load = None if host_watch is None else host_watch.end(_cpu_of(machine, load))
     wall_s, machine_s = watch.seconds, (machine.now() - begin) / NS_PER_S
     ledger = machine.settle(drained=lambda: _count_taps(machine, taps))
     names = [tenant.name for tenant in plan.tenants]
@@ -111,11 +123,26 @@ def _go(machine: Machine, plan: Plan, source: Source, progress: Progress | None)
         run=_described(plan, source),
         ledger=ledger,
         environments=tuple(reports),
-        timing=_timing(plan, source, ledger.delivered, wall_s, machine_s),
+        timing=_timing(plan, source, ledger.delivered, wall_s, machine_s, host_load),
         notes=(*source.notes, *_warnings(reports)),
         failed=any(not report["alive"] or _hangs(report) for report in reports),
         interrupted=not finished,
     )
+
+
+def _while_it_lasts(machine: Machine, load: TapLoad, report: "_Report") -> bool:
+    """Until the load has been sent and has had time to arrive; False where Ctrl-C ended it."""
+    latest = machine.now() + round(load.longest_s * NS_PER_S)
+    while load.lasts() and machine.now() < latest:
+        if not machine.run(machine.now() + MARGIN_NS, on_progress=report):
+            return False
+    return machine.run(machine.now() + MARGIN_NS, on_progress=report)
+
+
+def _cpu_of(machine: Machine, load: TapLoad | None) -> dict[int, int]:
+    """The CPU time of the run's processes beside this one, ns by pid."""
+    processes = [env.process for env in machine.environments if env.process is not None]
+    return {process.pid: process.cpu_ns for process in processes} | ({} if load is None else load.cpu_ns)
 
 
 def _count_taps(machine: Machine, before: list[tuple[TapWire, Snapshot]]) -> None:
@@ -178,14 +205,16 @@ def _hangs(report: dict[str, Any]) -> bool:
     return waits
 
 
-def _timing(plan: Plan, source: Source, delivered: int, wall_s: float, machine_s: float) -> Timing:
+def _timing(
+    plan: Plan, source: Source, delivered: int, wall_s: float, machine_s: float, host_load: HostLoad | None
+) -> Timing:
     virtual_s = machine_s if plan.settings.clock is Clock.VIRTUAL else None
     pps = delivered / machine_s if machine_s else 0.0
     pacing: dict[str, int | None] = {"p50": None, "p99": None, "max": None}
     pcap = innermost(source.wires[0])
     if isinstance(pcap, PcapWire) and (error := pcap.pacing_error()).count:
         pacing = {"p50": error.p50, "p99": error.p99, "max": error.max}
-    return Timing(wall_s, pps, pacing, virtual_s)
+    return Timing(wall_s, pps, pacing, virtual_s, host_load)
 
 
 def _described(plan: Plan, source: Source) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from exonet.filters.libpcap import Libpcap
-from exonet.lab.sweep import Point, Points
+from exonet.lab.points import Point, Points
+from exonet.ledger import Account
 from tests.flow.golden_ledgers import CAPTURES, captures, told
 from tests.unit.test_tee import read_back
 
@@ -41,7 +42,11 @@ def test_r09_replay_is_promiscuous_and_subscribed_to_every_group(tmp_path: Path)
 
 
 def point(requested: float, achieved: float) -> Point:
-    return Point(f"{requested / 1e6:g} M/s", 64, 1, requested, 100, achieved, 100, 90, 0.9 * achieved, 0.1, {})
+    nothing = Account(0, copies=0, consumed=0, sent=0, dropped={}, in_flight=0)
+    return Point(
+        f"{requested / 1e6:g} M/s", 64, 1, requested, 1.0, 100, achieved, 100, 90, 0.9 * achieved, 1.0, 10, 0.1, {}, {},
+        nothing,
+    )  # fmt: skip
 
 
 def test_r22_a_load_that_was_not_achieved_is_said() -> None:

@@ -22,7 +22,19 @@ def namespaces() -> set[str]:
 
 
 def test_r21_a_live_sweep_accounts_for_what_was_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["drops", "--tap", "exodrops0", "--rates", "5k", "--rings", "8,1024", "--packets", str(PACKETS)]
+    words = [
+        "drops",
+        "--tap",
+        "exodrops0",
+        "--rates",
+        "5k",
+        "--rings",
+        "8,1024",
+        "--packets",
+        str(PACKETS),
+        "--repeat",
+        "1",
+    ]
     own = f"exonet-load-{os.getpid()}"
     assert main([*words, "--bind", "load=udp,inline", "--out", str(tmp_path)]) == 0
     rows = parquet.read_table(tmp_path / "drops.parquet").to_pylist()
