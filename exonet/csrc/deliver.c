@@ -309,6 +309,26 @@ static __attribute__((noinline)) int deliver_rarer(struct exo_machine *m, struct
     return 1;
 }
 
+/* Where the frames of a burst will go, on its way into the cache: pages and entries that another core had last. What a LibOS has posted is
+ * read again, and checked, when it is used. */
+static void prefetch_places(const struct exo_machine *m, const struct burst *b)
+{
+    uint8_t ahead[EXO_MAX_ENVS + 1] = {0};
+    for (uint32_t i = 0; i < b->n; i++) {
+        struct exo_env *env = env_of(m, b->owners[i]);
+        if (EXO_UNLIKELY(!env || env->state != EXO_ENV_LIVE))
+            continue;
+        uint32_t k = ahead[slot_of_env(env->number)]++;
+        uint64_t word = __atomic_load_n((const uint64_t *)&fill_ring(env)[(env->fill_taken + k) & (env->layout.fill_entries - 1)],
+                                        __ATOMIC_RELAXED);
+        struct exo_fill buffer;
+        memcpy(&buffer, &word, sizeof buffer);
+        if (EXO_LIKELY(buffer.page < m->pages->count))
+            __builtin_prefetch(m->pages->page[buffer.page].address + buffer.offset, 1);
+        __builtin_prefetch(&receive_ring(env)[(env->receive_put + k) & (env->layout.receive_entries - 1)], 1);
+    }
+}
+
 uint32_t exo_deliver_some(struct exo_machine *m, uint32_t port, uint32_t queue, uint32_t max)
 {
     struct burst b;
@@ -322,6 +342,8 @@ uint32_t exo_deliver_some(struct exo_machine *m, uint32_t port, uint32_t queue, 
     if (m->config.clock == EXO_CLOCK_VIRTUAL)
         for (uint32_t i = 0; i < n; i++)
             exo_cpu_charge(m, m->sim.costs.classify + m->sim.costs.place + m->sim.costs.place_byte_ps * b.frames[i].len / 1000);
+    else
+        prefetch_places(m, &b);
     int snoops = exo_demux_conjuncts(p->snoops) != 0, patient = p->config.mode == EXO_NIC_BACKPRESSURE;
     for (uint32_t i = 0; i < n; i++) {
         struct exo_env *env = env_of(m, b.owners[i]);

@@ -249,6 +249,7 @@ struct demux_shape *demux_shape_new(struct exo_demux *demux, const struct demux_
         demux_shape_free(shape);
         return NULL;
     }
+    demux_entry_at(shape, EXO_ENTRY_NOBODY)->binding = EXO_NO_OWNER;   /* a glance that misses loads it */
     return shape;
 }
 

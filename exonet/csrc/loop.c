@@ -118,6 +118,13 @@ static int crowded(const struct exo_machine *m)
     return 0;
 }
 
+/* A wire that can wait is asked for more once the NIC holds no done frame: what waits in its FIFO is copied once more than need be, and a
+ * backlog of one burst a pass would never shrink. A queue that a LibOS holds up stops the others no longer than it is worth waiting. */
+static int may_pull(const struct port *p)
+{
+    return p->config.mode != EXO_NIC_BACKPRESSURE || !exo_nic_pending(p->nic);
+}
+
 /* Everything that can move moves by one burst. What LibOSes have ready goes first, somebody waits for it; but where a NIC is behind,
  * the wire gets the room that delivery makes, and what LibOSes send one another gets the rest. */
 static uint32_t pass(struct exo_machine *m, uint64_t now)
@@ -128,7 +135,8 @@ static uint32_t pass(struct exo_machine *m, uint64_t now)
     for (uint32_t i = 0; i < m->ports; i++) {
         if (behind)
             work += deliver_all(m, i);
-        work += exo_port_pull(m, i, now);
+        if (may_pull(&m->port[i]))
+            work += exo_port_pull(m, i, now);
         if (!behind)
             work += deliver_all(m, i);
     }

@@ -37,6 +37,7 @@ struct exo_nic_counters {
     uint64_t rx_crc;
     uint64_t rx_fifo;
     uint64_t rx_descriptors; /* descriptors consumed, all queues */
+    uint64_t rx_waited;      /* frames that found no free descriptor, or others waiting, and went through the FIFO */
     uint64_t tx_packets;
     uint64_t tx_bytes;
     uint64_t tx_descriptors;

@@ -156,6 +156,7 @@ static int place(struct exo_nic *nic, const struct exo_frame *frame, uint64_t no
         return 0;
     nic->statistics.no_buffers += starved;
     if (fits) {
+        nic->counters.rx_waited++;
         fifo_put(fifo, frame, (uint16_t)number, hash, type);
         return 1;
     }

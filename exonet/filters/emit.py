@@ -260,20 +260,20 @@ def _probe(form: Form) -> Lines:
 # ---- exo_glance ----
 
 
-def _append(lines: Lines, label: str, places: str, count: str, i: str) -> None:
-    """At a label: notes the frame in a list of places, and goes on."""
-    lines.label(label)
+def _append(lines: Lines, places: str, count: str, i: str, kept: str) -> None:
+    """Notes the frame in a list of places, which counts it where `kept` (i64) is 1; the next one overwrites it else."""
     n = lines.load("i64", count, 8)
     lines.store("i8", lines(f"trunc i64 {i} to i8"), lines.slot(lines.at(places, PLACE), "i8", n), 1)
-    lines.store("i64", lines(f"add nuw nsw i64 {n}, 1"), count, 8)
-    lines.do("br label %nextF")
+    lines.store("i64", lines(f"add nuw nsw i64 {n}, {kept}"), count, 8)
 
 
 def _glance(form: Form) -> Lines:
-    """The branch on a hit is taken as a whole burst takes it: a glance is for bursts of one kind."""
+    """Whether an entry matches decides no branch: its number is chosen, that of the entry that owns nobody where it
+    does not. (A choice between what is loaded from there LLVM makes a branch again.)
+    """
     lines = Lines()
-    lists = (("%missed", "%misses", "note_missed"), ("%aside", "%asides", "note_aside"))
-    for _, count, _ in lists:
+    lists = (("%missed", "%misses"), ("%aside", "%asides"))
+    for _, count in lists:
         lines.do(f"{count} = alloca i64, align 8")
         lines.store("i64", 0, count, 8)
     _open_table(lines, form)
@@ -284,21 +284,22 @@ def _glance(form: Form) -> Lines:
     _guards(lines, form, _dispatch_checks(form) + _header_checks(form), frame, data, "F", "note_aside")
     values, hashed = _key(lines, form, frame, data)
     number = _tagged(lines, *_home(lines, hashed))
-    entry = _entry(lines, form, number)
-    lines.do(f"br i1 {_same(lines, entry, values)}, label %key, label %other, !prof !0")
-    lines.label("key")
     is_key = lines(f"icmp uge i32 {number}, {lib.EXO_ENTRY_FIRST}")
-    lines.do(f"br i1 {is_key}, label %hit, label %other, !prof !0")
-    lines.label("hit")
-    lines.store("i32", lines.load("i32", entry, 4), lines.slot("%owners", "i32", i), 4)
+    hit = lines(f"and i1 {is_key}, {_same(lines, _entry(lines, form, number), values)}")
+    perhaps = lines(f"select i1 {hit}, i32 {lib.EXO_ENTRY_NOBODY}, i32 {number}")
+    doubt = lines(f"icmp ne i32 {perhaps}, {lib.EXO_ENTRY_NOBODY}")
+    lines.do(f"br i1 {doubt}, label %note_aside, label %sure, !prof !1")
+    lines.label("sure")
+    chosen = lines(f"select i1 {hit}, i32 {number}, i32 {lib.EXO_ENTRY_NOBODY}")
+    owner = lines.load("i32", _entry(lines, form, chosen), 4)
+    lines.store("i32", owner, lines.slot("%owners", "i32", i), 4)
+    _append(lines, *lists[0], i, lines(f"zext i1 {lines(f'xor i1 {hit}, true')} to i64"))
     lines.do("br label %nextF")
-    lines.label("other")
-    nobody = lines(f"icmp eq i32 {number}, {lib.EXO_ENTRY_NOBODY}")
-    lines.do(f"br i1 {nobody}, label %note_missed, label %note_aside")
-    for places, count, label in lists:
-        _append(lines, label, places, count, i)
+    lines.label("note_aside")
+    _append(lines, *lists[1], i, "1")
+    lines.do("br label %nextF")
     lines.close("F")
-    for places, count, _ in lists:
+    for places, count in lists:
         lines.store("i32", lines(f"trunc i64 {lines.load('i64', count, 8)} to i32"), places, 4)
     lines.do("ret void")
     return lines

@@ -110,6 +110,7 @@ class NicCounters:
     rx_crc: int
     rx_fifo: int
     rx_descriptors: int
+    rx_waited: int
     tx_packets: int
     tx_bytes: int
     tx_descriptors: int

@@ -32,6 +32,28 @@ def sports(libos: FakeLibOS) -> list[int]:
     return [int.from_bytes(frame.data[34:36], "big") - 1000 for frame in libos.receive()]
 
 
+@pytest.mark.parametrize("queues", [1, 4])
+def test_no_frame_goes_through_the_fifo_once_a_stall_is_over(queues: int) -> None:
+    """It would be copied three times; the wire can wait instead, and the backlog of a stall does not stay."""
+    frames = [udp(sport=1000 + k, dport=53) for k in range(2000)]
+    bench = Bench(clock=lib.EXO_CLOCK_MONOTONIC)
+    wire = ScriptWire([(0, frame) for frame in frames])
+    port = bench.attach(wire, mode=lib.EXO_NIC_BACKPRESSURE, descriptors=256, queues=queues)
+    slow = FakeLibOS(bench)
+    slow.bind("udp dst port 53")
+    run(bench)
+    got = []
+    while len(got) < len(frames):
+        more = slow.receive()
+        assert more, "it stalled for good"
+        got += [frame.data for frame in more]
+        run(bench)
+    counters = lib.exo_nic_counters(lib.exo_machine_nic(bench.native, port))
+    assert (counters.rx_packets, counters.rx_waited) == (len(frames), 0)
+    assert sorted(got) == sorted(frame.ljust(60, b"\0") for frame in frames)
+    bench.close()
+
+
 def test_what_waits_goes_to_whom_it_was_found_for(bench: Bench) -> None:
     slow = FakeLibOS(bench)
     binding = slow.bind("udp dst port 53")

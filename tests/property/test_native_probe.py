@@ -4,7 +4,9 @@
 Every frame lies against the end of its mapping, before a page that nobody may touch: a read too far ends the test run.
 """
 
+import platform
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import permutations
@@ -175,6 +177,32 @@ def test_r05_a_burst_that_looks_alike_is_answered_as_frame_by_frame(texts: Seque
         assert lib.exo_demux_install(demux.native, code.form.to_native(), code.probe, glance) == 1
     assert classify(demux, room, frames) == table
     assert glances == len(frames) // BURST
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="it reads x86-64's instructions")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ip and udp and dst host 10.7.0.2 and dst port 53",
+        "ip and tcp and dst host 10.7.0.2 and dst port 53 and src host 10.0.0.1 and src port 7",
+        "ip6 and udp dst port 53",
+        "ether[6:4] = 7",
+    ],
+)
+def test_whether_an_entry_matches_decides_no_branch_of_a_glance(text: str) -> None:
+    """LLVM likes to make one of a choice: a conditional jump for each branch of the text, one more at the loop's end,
+    and no other.
+    """
+    demux = Demux(1)
+    for conjunct in compile_filter(text).conjuncts:
+        assert demux.insert(0, conjunct) == 0
+    for form in forms(demux):
+        code = compile_form(Form.of(form))
+        written = code.text[code.text.index("@glance(") :]
+        machine = code.assembly()
+        jumps = re.findall(r"^\s+j(?!mp)[a-z]+\s", machine[machine.index("\nglance:") :], re.MULTILINE)
+        assert "cmov" in machine[machine.index("\nglance:") :]
+        assert len(jumps) <= written.count("br i1") + 1
 
 
 STATIONS = {"dst": "02:00:00:00:00:01", "src": "02:00:00:00:00:02"}
