@@ -27,8 +27,8 @@ HEADERS = (
     "machine.h",
     "cpu.h",
 )
-#: Without it gcc makes no prefetch for writing on x86-64. To a processor that has none the instruction is none (Intel SDM
-#: 2B, PREFETCHW).
+#: Without it gcc makes no prefetch for writing on x86-64. To a processor that has none the instruction is none (Intel
+#: SDM volume 2B, PREFETCHW).
 PREFETCH = ["-mprfchw"] if platform.machine() == "x86_64" else []
 FLAGS = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-O3", "-g", "-fno-strict-aliasing", "-D_GNU_SOURCE", *PREFETCH]
 
