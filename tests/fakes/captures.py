@@ -53,7 +53,7 @@ def pcap(
     out = struct.pack(order + "IHHiIII", magic, *version, 0, 0, snaplen, link_type)
     extra = bytes(8) if modified else b""
     out += b"".join(record(order, ns, data, nano=nano, extra=extra) for ns, data in frames)
-    return gzip.compress(out) if compress else out
+    return gzip.compress(out, mtime=0) if compress else out
 
 
 @dataclass

@@ -12,6 +12,8 @@ from tests.fakes.frames import HERE
 
 EVERY_GROUP = bytes(6)
 MAC = bytes.fromhex(HERE.replace(":", ""))
+#: One for all: what a filter text decomposes into is remembered.
+REGIONS = Regions()
 #: Local sides of HOST and HOST6.
 LOCAL4 = {"mac": MAC, "family": 4, "address": bytes([10, 0, 0, 1]) + bytes(12), "prefix": 32}
 LOCAL6 = {"mac": MAC, "family": 6, "address": bytes.fromhex("fd") + bytes(14) + b"\1", "prefix": 128}
@@ -179,9 +181,8 @@ class FakeLibOS:
         flags = lib.EXO_BIND_SNOOP if snoop else 0
         number = check(lib.exo_machine_binding(machine, self.number, port, flags), f"binding {text}")
         demux = lib.exo_machine_demux(machine, port, snoop)
-        regions = Regions()
-        for conjunct in regions.prepare(text).conjuncts:
-            check(lib.exo_demux_insert(demux, regions.stamp(regions.box(conjunct), number)), f"conjunct {conjunct}")
+        for conjunct in REGIONS.prepare(text).conjuncts:
+            check(lib.exo_demux_insert(demux, REGIONS.stamp(REGIONS.box(conjunct), number)), f"conjunct {conjunct}")
         return number
 
     def subscribe(self, mac: bytes = EVERY_GROUP, port: int = 0) -> None:

@@ -79,6 +79,7 @@ def test_nothing_is_compiled_without_a_token_for_it(desk: Desk, monkeypatch: pyt
             desk.bindings.bind(env, text, token, port, snoop=snoop)
 
 
+@pytest.mark.slow
 def test_a_region_that_no_token_can_hold_is_refused_at_the_grant(desk: Desk) -> None:
     desk.open("many", " or ".join(f"udp dst port {1000 + i}" for i in range(600)))
     with pytest.raises(UsageError, match=r"environment more: a capability of 2[\d,]+ bytes: at most 16,384"):
@@ -273,6 +274,7 @@ def probes_of(desk: Desk, frame: bytes) -> tuple[int | None, int]:
     ("layer", "victim", "attacker"),
     [("ip", "10.7.0.2", "10.7.0.9"), ("ip6", "fd00::2", "fd00::9"), ("ip", "10.7.0.2", "10.9.0.0/16")],
 )
+@pytest.mark.slow
 def test_the_tuple_space_explosion_costs_nobody_else_a_probe(
     desk: Desk, layer: str, victim: str, attacker: str
 ) -> None:
@@ -299,6 +301,7 @@ def test_the_tuple_space_explosion_costs_nobody_else_a_probe(
     assert probes_of(desk, frame) == (mine.number, 1)
 
 
+@pytest.mark.slow
 def test_shapes_that_others_frames_are_asked_of_are_few(desk: Desk) -> None:
     """Where owners share an address by ports, or filter on no address: at most so many probes more for the others."""
     desk.open("victim", "udp and dst host 10.0.0.1 and dst port 53")

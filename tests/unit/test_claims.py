@@ -165,6 +165,7 @@ def test_a_new_kind_s_first_ask_goes_in_slices(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("churn", [100, 1000, 8000])
+@pytest.mark.slow
 def test_whoever_asks_gets_there_however_much_others_bind(churn: int) -> None:
     """Owners that come and go between any two tries, and kinds that push each other out of the index."""
     index, asker = filled(*sockets(5000)), Owner("dst host 10.9.0.1 and tcp[13] & 2 != 0")

@@ -362,6 +362,7 @@ def test_a_broken_capture_is_read_as_far_as_it_goes(tmp_path: Path, capsys: pyte
 
 @pytest.mark.parametrize("name", ["/dev/stdin", "-"])
 @pytest.mark.parametrize("more", [(), ("--out",)])
+@pytest.mark.slow
 def test_a_pipe_is_read_once(more: tuple[str, ...], name: str, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "exonet.cli.main", "filter", "match", "udp port 53", name, "--count"]
     words += [word for flag in more for word in (flag, str(tmp_path / "out.pcapng"))]

@@ -44,6 +44,7 @@ def test_the_values_that_a_filter_fixes_a_field_to(text: str, ports: tuple[int, 
 
 
 @pytest.mark.parametrize("text", DECOMPOSE)
+@pytest.mark.slow
 def test_r05_conjuncts_table_and_reference_equal_libpcap(text, frames):
     program = Libpcap().compile(text)
     compiled = compile_filter(text)
@@ -61,6 +62,7 @@ def test_r05_conjuncts_table_and_reference_equal_libpcap(text, frames):
     ("tcp port 80", "port 53", "vlan and udp port 53", "host 10.0.0.2", "not tcp port 80", "ip6 and udp", "len <= 64",
      "tcp[((tcp[12]&0xf0)>>2):4] = 0x47455420", "udp[8] & 0x80 = 0", "arp[24:4] = 0x0a000002", "icmp[icmptype] = 8"),
 )  # fmt: skip
+@pytest.mark.slow
 def test_r05_every_truncation_equals_libpcap(text):
     program = Libpcap().compile(text)
     compiled = compile_filter(text)
@@ -277,6 +279,7 @@ def test_what_the_program_accepts_at_once_is_excluded_of_no_other_way(text: str,
         " or ".join(f"(udp[{8 + i}]>{i} and udp[{9 + i}]<{i + 100})" for i in range(60)),
     ],
 )
+@pytest.mark.slow
 def test_a_filter_that_takes_too_many_steps_is_refused_by_name(text: str) -> None:
     with pytest.raises(FilterError, match=rf"filter .*cannot be .*: it takes more than {MAX_STEPS} steps to decompose"):
         compile_filter(text)

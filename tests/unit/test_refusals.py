@@ -74,6 +74,7 @@ def refused(kind: type[ExonetError], bind: Bind, *given: object, **more: object)
     (" or ".join(f"(ip[{i}] = 1 and ip[{i + 1}] = 2)" for i in range(40)), "it takes more than 30000 steps"),
     ("Udp.dport + 1 == 7", "Udp.dport + 1"),
 ), ids=lambda part: part[:30])  # fmt: skip
+@pytest.mark.slow
 def test_a_filter_that_does_not_compile(bind: Bind, text: str, why: str) -> None:
     said = refused(FilterError, bind, "one", text)
     assert text[:100] in said and why in said
@@ -118,6 +119,7 @@ def test_a_bind_is_refused(
     "vlan and vlan 7", "pppoes and tcp port 80", "Udp.dport == 53", "vlan", "ip host 10.0.0.1",
 ))  # fmt: skip
 @pytest.mark.parametrize("other", ("vlan 5 and ip host 10.0.0.1", "ip host 10.0.0.9", "vlan 7", "Tcp.flags & 2 == 2"))
+@pytest.mark.slow
 def test_r04_what_would_do_does(text: str, other: str) -> None:
     """In whichever language the two were written, and whatever they do to the offsets of what follows."""
     found = remedy(text, other)

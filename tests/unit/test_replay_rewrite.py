@@ -115,6 +115,7 @@ def by_hand(data: bytes, shift: int) -> bytes:
 
 
 @pytest.mark.parametrize("fix", [False, True], ids=["followed", "computed"])
+@pytest.mark.slow
 def test_everything_at_once_equals_scapy(fix: bool) -> None:
     for number, data in enumerate(random_packets(300)):
         shift = number * 977 % 70_000
@@ -166,6 +167,7 @@ def test_a_missing_udp_checksum_stays_missing() -> None:
         assert Ether(rewritten(EVERYTHING, data, shift=9, fix=fix))[UDP].chksum == 0
 
 
+@pytest.mark.slow
 def test_a_udp_checksum_that_becomes_zero_is_sent_as_ones() -> None:
     zeros = 0
     for port in range(65_536):

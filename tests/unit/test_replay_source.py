@@ -132,6 +132,7 @@ def test_a_loop_for_ever_over_nothing_ends(make: Make, memory: int, speed: str) 
 
 
 @EITHER
+@pytest.mark.slow
 def test_frames_stay_valid_until_the_next_receive(make: Make, memory: int) -> None:
     """Across window refills and loops of a stream: ten megabytes through a window of 192 KiB."""
     sizes = [60, 1514, 9000, 64, 300]

@@ -169,6 +169,7 @@ def test_solicitations_are_answered_for_every_address(stack):
     assert feed(stack, advert) == Reason.OTHERHOST
 
 
+@pytest.mark.slow
 def test_many_peers_do_not_grow_the_table():
     stack = engine(any_address=True, neighbours=16)
     socket = stack.udp(53)

@@ -80,6 +80,7 @@ def cut(family, size=1480, data=DATA, ident=77, dport=7):
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("order", ["in order", "reversed", "shuffled", "duplicated"])
 @pytest.mark.parametrize("size", [8, 64, 1448])
+@pytest.mark.slow
 def test_every_order_gives_the_datagram_back(stack, family, order, size):
     socket = stack.udp(7, family=family)
     parts = cut(family, size, DATA if size > 8 else DATA[:800])

@@ -40,6 +40,7 @@ def test_invariant_5_every_truncation(stack, name):
 
 
 @pytest.mark.parametrize("name", FRAMES)
+@pytest.mark.slow
 def test_invariant_5_every_octet_at_its_extremes(stack, name):
     frame = FRAMES[name]
     for at in range(len(frame)):
@@ -53,6 +54,7 @@ def test_invariant_5_every_octet_at_its_extremes(stack, name):
 
 
 @pytest.mark.parametrize("name", FRAMES)
+@pytest.mark.slow
 def test_invariant_5_every_pair_of_octets_at_all_ones_and_zeros(stack, name):
     """Length fields are two octets: each pair at 0, 1, 0xffff, 0xfff8, and the header checksum made right again."""
     frame = FRAMES[name]

@@ -75,6 +75,7 @@ def test_scapy_agrees(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", CAPTURES, ids=name)
+@pytest.mark.slow
 def test_tshark_agrees_on_times_and_lengths(path: Path) -> None:
     if shutil.which("tshark") is None:
         pytest.skip("tshark is not installed")
