@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The last pass: a shape's LLVM text to machine code, by llvmlite (an optional extra of the package).
+"""The last pass: a shape's LLVM text to machine code, by llvmlite.
 
 One module, one engine per shape: making a new one touches none that runs. MissingError where llvmlite is
 not installed; the demux then answers from its tables.
@@ -55,13 +55,11 @@ class NativeCode:
 
 @functools.cache
 def _llvm() -> Any:
-    """llvmlite, set up. Late: importing it takes longer than most commands run, and it is an optional extra."""
+    """llvmlite, set up. Late: importing it takes longer than most commands run."""
     try:
         import llvmlite.binding as llvm
     except ImportError:
-        raise MissingError(
-            "llvmlite: not installed; filters are answered from tables (pip install 'exonet[native]')"
-        ) from None
+        raise MissingError("llvmlite: not installed; filters are answered from tables (pip install llvmlite)") from None
     llvm.add_symbol(ASK, int(ffi.cast("uintptr_t", ffi.addressof(lib, ASK))))
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()

@@ -163,7 +163,7 @@ class Loss:
 
 def _shapes(context: Context) -> Iterator[Figure]:
     if not available():
-        raise Skip("llvmlite is not installed: pip install 'exonet[native]'")
+        raise Skip("llvmlite is not installed: pip install llvmlite")
     distinct = context.size(DISTINCT, 1000)
     file = write_trace(context.work / "half.pcap", distinct, context.seed)
     count = context.size(COMPILES, 3)

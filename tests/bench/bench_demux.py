@@ -41,7 +41,7 @@ SEQUENCE = 4096
 VECTORS = ("avx512x32", "avx512x16", "avx2", "sse")
 
 CONNECTED = "udp and src host 10.1.2.3 and dst host 10.7.0.2 and src port 1000 and dst port 53"
-NO_NATIVE = "llvmlite is not installed: pip install 'exonet[native]'"
+NO_NATIVE = "llvmlite is not installed: pip install llvmlite"
 NO_PEER = "measured with fewer values only"
 
 Contender = Callable[[], float]

@@ -214,7 +214,7 @@ class Table:
     def code(self, form: Any) -> NativeCode:
         """The native code of a form, compiled once. Skip without llvmlite."""
         if not available():
-            raise Skip("llvmlite is not installed: pip install 'exonet[native]'")
+            raise Skip("llvmlite is not installed: pip install llvmlite")
         key = Form.of(form)
         if key not in self._code:
             self._code[key] = compile_form(key)

@@ -26,7 +26,7 @@ def _shape(number: int) -> str:
 def compile_(context: Context) -> Iterator[Figure]:
     """A new shape to native code that answers, ms, with one shape and with 200 in a demux; on a running machine"""
     if not available():
-        raise Skip("llvmlite is not installed: pip install 'exonet[native]'")
+        raise Skip("llvmlite is not installed: pip install llvmlite")
     frame = ip4_frames(numbers(1), protocol=UDP)
     frame[:, 27:30], frame[:, 30:34] = 0, (10, 0, 0, 0)
     for present in (1, context.size(200, 4)):

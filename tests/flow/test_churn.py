@@ -123,6 +123,7 @@ def counted(log: Path, churner: Environment) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("speed", "mode"), [("max", NicMode.BACKPRESSURE), ("pps=20000", NicMode.DROP)], ids=["full rate", "drop"]
 )
+@pytest.mark.alone
 def test_churn_costs_no_other_binding_a_frame(
     tmp_path: Path, process: bool, speed: str, mode: NicMode, preload: None
 ) -> None:

@@ -19,6 +19,7 @@ two_cores = pytest.mark.skipif(len(ALLOWED) < 2, reason="one core: none can be s
 
 
 @two_cores
+@pytest.mark.alone
 def test_the_kernel_has_its_core_to_itself(tmp_path: Path, preload: None) -> None:
     if os.geteuid() != 0:
         pytest.skip("not root: no environment can be isolated")

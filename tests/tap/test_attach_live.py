@@ -80,6 +80,7 @@ def test_ping_sees_the_recorded_route_and_times(running: Attached) -> None:
     assert [line.split()[0] for line in times.partition("TS:")[2].strip().splitlines()[:3]] == [HOST, ONE, HOST], times
 
 
+@pytest.mark.alone
 def test_ping_flood_loses_nothing(running: Attached) -> None:
     assert "2000 received" in running.ping(ONE, "-f", "-c", "2000")
 

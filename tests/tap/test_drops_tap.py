@@ -9,6 +9,7 @@ from pyarrow import parquet
 
 from exonet.cli.main import main
 from exonet.wire import device
+from tests.fakes.attached import unique_name
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not device.TUN.exists(), reason="needs root and /dev/net/tun: it makes TAP devices"
@@ -22,19 +23,8 @@ def namespaces() -> set[str]:
 
 
 def test_r21_a_live_sweep_accounts_for_what_was_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [
-        "drops",
-        "--tap",
-        "exodrops0",
-        "--rates",
-        "5k",
-        "--rings",
-        "8,1024",
-        "--packets",
-        str(PACKETS),
-        "--repeat",
-        "1",
-    ]
+    words = ["drops", "--tap", unique_name("drop"), "--rates", "5k", "--rings", "8,1024", "--packets", str(PACKETS)]
+    words += ["--repeat", "1"]
     own = f"exonet-load-{os.getpid()}"
     assert main([*words, "--bind", "load=udp,inline", "--out", str(tmp_path)]) == 0
     rows = parquet.read_table(tmp_path / "drops.parquet").to_pylist()

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """What is shipped: metadata, locks, manifest, scripts. Building and installing is what scripts/test does first."""
 
+import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -47,7 +49,7 @@ def test_the_locks_hold_what_the_project_asks_for(project: dict[str, Any]) -> No
     needed = {canonical(name) for name in project["project"]["dependencies"] + project["build-system"]["requires"]}
     assert needed <= run <= dev
     extras = {name: set(map(canonical, wanted)) for name, wanted in project["project"]["optional-dependencies"].items()}
-    assert extras["native"] <= run
+    assert set(extras) == {"dev"}, "what the README shows needs no extra"
     assert extras["dev"] <= dev
 
 
@@ -69,11 +71,21 @@ def test_both_packages_are_typed_and_found(project: dict[str, Any]) -> None:
         assert directory.name == "csrc" or (directory / "__init__.py").exists(), directory
 
 
-def test_the_source_distribution_has_the_c_sources() -> None:
-    manifest = (ROOT / "MANIFEST.in").read_text()
-    for directory in ("exonet/csrc", "libos_stacks/csrc"):
-        assert f"graft {directory}" in manifest
-    assert "captures/web-dns.pcapng" in manifest
+def test_the_source_distribution_has_every_folder_of_the_project() -> None:
+    manifest = (ROOT / "MANIFEST.in").read_text().splitlines()
+    built = {".venv", ".cache", ".git", "build", "dist", "report"}
+    folders = [path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in built]
+    shipped = [name for name in folders if not name.endswith((".egg-info", "_cache")) and name != ".hypothesis"]
+    assert [name for name in shipped if f"graft {name}" not in manifest] == []
+
+
+def test_a_type_checker_sees_the_types_of_what_is_installed(tmp_path: Path) -> None:
+    """Outside the project, by the installation that runs the tests: an editable one, where the set-up made it."""
+    text = "from exonet.errors import UsageError; x: int = UsageError('')"
+    command = [sys.executable, "-P", "-m", "mypy", "--cache-dir", str(tmp_path / "cache"), "-c", text]
+    environment = {name: value for name, value in os.environ.items() if name not in ("MYPYPATH", "PYTHONPATH")}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert 'expression has type "UsageError", variable has type "int"' in done.stdout, done.stdout
 
 
 def test_the_command_and_the_liboses_are_entry_points(project: dict[str, Any]) -> None:
