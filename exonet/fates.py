@@ -2,7 +2,8 @@
 """Per-packet fates: `struct exo_fate` records of the native ledger, streamed into a Parquet file with bounded memory.
 
 Columns: index (the frame's number in its source), timestamp_ns (the capture's own; null where there is none), stage,
-reason, environment, port, latency_ns (arrival to end; null for what never arrived at the machine).
+reason, environment, port, latency_ns (arrival to end; null for what never arrived at the machine), converted (to an
+Ethernet frame from a packet of another link type).
 """
 
 from collections.abc import Callable
@@ -25,7 +26,8 @@ RECORD = numpy.dtype(
         ("arrived", "u8"),
         ("ended", "u8"),
         ("env", "u4"),
-        ("reason", "u2"),
+        ("reason", "u1"),
+        ("converted", "u1"),
         ("port", "u2"),
     ]
 )
@@ -39,6 +41,7 @@ SCHEMA = pyarrow.schema(
         ("environment", WORD),
         ("port", pyarrow.uint16()),
         ("latency_ns", pyarrow.uint64()),
+        ("converted", pyarrow.bool_()),
     ]
 )
 
@@ -162,6 +165,7 @@ def columns(records: Any, name_of: Callable[[int], str]) -> Any:
             names.take(pyarrow.array(env)).dictionary_encode().cast(WORD),
             pyarrow.array(records["port"]),
             pyarrow.array(records["ended"] - records["arrived"], mask=no_latency),
+            pyarrow.array(records["converted"] != 0),
         ],
         schema=SCHEMA,
     )

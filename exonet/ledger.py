@@ -93,7 +93,8 @@ class Account:
 @dataclass(frozen=True, slots=True)
 class Ledger:
     """Every frame of a run. `of_wires`, `of_liboses`: by who offered it. `switched`: frames that the NICs turned round
-    between environments of a port.
+    between environments of a port. `converted`: of the offered frames, those made from packets of another link type; a
+    term of no equation.
     """
 
     stages: tuple[Stage, ...]
@@ -102,6 +103,7 @@ class Ledger:
     of_wires: Account
     of_liboses: Account
     switched: int = 0
+    converted: int = 0
 
     @classmethod
     def read(
@@ -127,7 +129,7 @@ class Ledger:
         submitted = entered[lib.EXO_S_TRANSMIT]
         of_liboses = Account.read(native.of[lib.EXO_O_LIBOS], submitted, sum(in_flight_of_liboses))
         delivered, sent = native.drop[lib.EXO_R_DELIVERED], native.drop[lib.EXO_R_SENT]
-        return cls(stages, delivered, sent, of_wires, of_liboses, switched)
+        return cls(stages, delivered, sent, of_wires, of_liboses, switched, native.converted)
 
     def stage(self, name: str) -> Stage:
         return self.stages[STAGES.index(name)]
@@ -204,6 +206,7 @@ class Ledger:
             "delivered_to": {"environments": self.consumed, "wires": self.sent},
             "dropped": self.dropped,
             "in_flight": self.in_flight,
+            "converted": self.converted,
             "of_wires": self.of_wires.to_json(),
             "of_liboses": self.of_liboses.to_json(),
             "stages": [stage.to_json() for stage in self.stages],
@@ -217,6 +220,7 @@ class Ledger:
         environments: what `describe()` of each said; its `name` and `delivered` make a row.
         """
         rows = [Row("offered", self.offered)]
+        rows.append(Row("converted to Ethernet", self.converted, 1, "from another link type"))
         if self.copies:
             duplicates = self.stage("source").copies
             rows.append(Row("copies of group frames", self.copies - duplicates, 1))

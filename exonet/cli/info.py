@@ -4,6 +4,7 @@
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
-    from exonet.wire.capture import Trace, link_type_name  # late: help needs no capture reader
+    from exonet.wire.capture import Trace  # late: help needs no capture reader
 
     with Trace.load(arguments.trace, memory_limit=arguments.memory) as trace:
         count = trace.count
@@ -38,6 +39,7 @@ def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
             **trace.describe(),
             "link_types": list(trace.link_types),
             "interfaces": len(trace.interfaces),
+            "by_interface": [asdict(interface) for interface in trace.interfaces],
             "wire_bytes": trace.wire_bytes,
             "first_timestamp_ns": trace.first_timestamp,
             "last_timestamp_ns": trace.last_timestamp,
@@ -48,7 +50,7 @@ def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
         span = trace.last_timestamp - trace.first_timestamp
         rows = [
             ("format", f"{trace.format}, {facts['interfaces']} interface{'s' if facts['interfaces'] != 1 else ''}"),
-            ("link types", ", ".join(link_type_name(number) for number in trace.link_types) or "none"),
+            *[("link type", line) for line in trace.told_of_link_types() or ["none"]],
             (
                 "packets",
                 f"{count:,}"
@@ -70,6 +72,8 @@ def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
             )
         if trace.snapped:
             rows.append(("snapped", f"the snaplen cut {counted(trace.snapped, 'packet')}"))
+        if trace.fcs:
+            rows.append(("FCS", f"left away from {counted(trace.fcs, 'packet')}: no part of the frame"))
         rows.append(("broken", trace.broken or "no"))
     print(arguments.trace)
     for label, text in rows:

@@ -16,6 +16,7 @@ HEADERS = (
     "ledger.h",
     "checksum.h",
     "wire.h",
+    "link_layer.h",
     "trace.h",
     "delays.h",
     "replay.h",

@@ -74,7 +74,7 @@ static void describe(struct exo_env *env, const struct exo_frame *frame, const s
     };
     env->placed[slot] = (struct exo_placed){
         .id = frame->id, .stamp = frame->stamp, .ts = frame->ts, .binding = binding, .bytes = (uint16_t)frame->len,
-        .port = (uint8_t)frame->port, .first = first & 1, .local = (frame->flags & EXO_F_LOCAL) != 0,
+        .port = (uint8_t)frame->port, .first = first & 1, .local = (frame->flags & EXO_F_LOCAL) != 0, .converted = (frame->flags & EXO_F_CONVERTED) != 0,
     };
 }
 

@@ -27,6 +27,7 @@ struct exo_placed {
     uint8_t port;
     uint8_t first : 1;       /* first entry of its chain, so a frame */
     uint8_t local : 1;       /* switched from another environment of the port */
+    uint8_t converted : 1;
 };
 
 enum exo_env_state { EXO_ENV_FREE, EXO_ENV_LIVE, EXO_ENV_SHUT, EXO_ENV_DEAD };

@@ -170,7 +170,7 @@ enum exo_reason {
 
     EXO_R_SOURCE_FIRST,
     EXO_R_SOURCE_EXCLUDED = EXO_R_SOURCE_FIRST,  /* --include / --exclude */
-    EXO_R_SOURCE_LINK_TYPE,       /* captured on an interface that is not Ethernet */
+    EXO_R_SOURCE_LINK_TYPE,       /* of another link type, and it cannot become an Ethernet frame */
     EXO_R_SOURCE_OVERSIZE,       /* longer than 65535 bytes */
     EXO_R_SOURCE_IMPAIR_LOSS,    /* the impair wire lost it on purpose */
     EXO_R_SOURCE_QUEUE_FULL,     /* the impair wire's or cable's queue was full */

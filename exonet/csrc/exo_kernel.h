@@ -16,6 +16,7 @@
 #include "ledger.h"
 #include "checksum.h"
 #include "wire.h"
+#include "link_layer.h"
 #include "trace.h"
 #include "delays.h"
 #include "replay.h"

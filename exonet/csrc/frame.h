@@ -3,6 +3,8 @@
  * A frame on its way through the trusted part: wire to NIC, NIC to kernel, kernel to wire. Kernel-private: it has
  * pointers. data is valid until the next call of the same producer (a wire's receive, the NIC's refill).
  */
+enum exo_frame_flag { EXO_F_CONVERTED = 131072 };    /* made from a packet of another link type; no LibOS is told */
+
 struct exo_frame {
     const uint8_t *data;
     uint32_t len;            /* bytes present at data, without padding: the captured length */
@@ -15,4 +17,6 @@ struct exo_frame {
     uint16_t queue;
     uint32_t rss_hash;
     uint32_t sender;         /* the environment that sent a locally switched frame, else 0 */
+    uint32_t link_type;      /* of the capture's packet that it was made from, or that could not become one; else 0 */
+    uint32_t reserved;
 };

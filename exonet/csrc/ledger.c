@@ -32,7 +32,7 @@ static const struct reason REASONS[EXO_REASONS] = {
     [EXO_R_SENT] = {"sent", EXO_S_TRANSMIT, "it left on a wire"},
 
     [EXO_R_SOURCE_EXCLUDED] = {"source.excluded", EXO_S_SOURCE, "--include or --exclude left it out"},
-    [EXO_R_SOURCE_LINK_TYPE] = {"source.link_type", EXO_S_SOURCE, "captured on an interface that is not Ethernet"},
+    [EXO_R_SOURCE_LINK_TYPE] = {"source.link_type", EXO_S_SOURCE, "of a link type or kind that cannot become an Ethernet frame"},
     [EXO_R_SOURCE_OVERSIZE] = {"source.oversize", EXO_S_SOURCE, "longer than 65535 bytes"},
     [EXO_R_SOURCE_IMPAIR_LOSS] = {"source.impair_loss", EXO_S_SOURCE, "the impair wire lost it on purpose"},
     [EXO_R_SOURCE_QUEUE_FULL] = {"source.queue_full", EXO_S_SOURCE, "the queue of an impair wire or cable was full"},
@@ -150,7 +150,8 @@ static void append(struct exo_ledger *ledger, const struct exo_frame *frame, int
     fate->arrived = frame->ts;
     fate->ended = now;
     fate->env = env;
-    fate->reason = (uint16_t)reason;
+    fate->reason = (uint8_t)reason;
+    fate->converted = frame->flags & EXO_F_CONVERTED ? 1 : 0;
     fate->port = frame->port;
 }
 

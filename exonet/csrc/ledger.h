@@ -12,7 +12,8 @@ struct exo_fate {
     uint64_t arrived;        /* exo_frame.ts */
     uint64_t ended;          /* when the fate was known, ns of the machine's clock */
     uint32_t env;            /* 0: none */
-    uint16_t reason;         /* enum exo_reason */
+    uint8_t reason;          /* enum exo_reason */
+    uint8_t converted;       /* 1: made from a packet of another link type */
     uint16_t port;
 };
 
@@ -28,6 +29,7 @@ struct exo_ledger {
     uint64_t copies[9];
     uint64_t drop[96];       /* by enum exo_reason; EXO_R_DELIVERED and EXO_R_SENT count here too */
     struct exo_account of[2];  /* by enum exo_origin: the same once more */
+    uint64_t converted;      /* of the frames that wires offered: made from packets of another link type. No term of the balance. */
     struct exo_fate *fates;  /* NULL: not recorded */
     uint64_t fate_count;
     uint64_t fate_capacity;

@@ -183,7 +183,7 @@ static inline struct exo_frame placed_frame(const struct exo_placed *placed)
 {
     return (struct exo_frame){
         .id = placed->id, .stamp = placed->stamp, .ts = placed->ts, .len = placed->bytes, .port = placed->port,
-        .flags = placed->local ? EXO_F_LOCAL : 0,
+        .flags = (placed->local ? (uint32_t)EXO_F_LOCAL : 0) | (placed->converted ? (uint32_t)EXO_F_CONVERTED : 0),
     };
 }
 

@@ -121,6 +121,13 @@ static enum step look(struct exo_replay *r, bool refill, uint64_t now)
     return STEP_FRAME;
 }
 
+static void count_converted(struct exo_replay *r, uint64_t n)
+{
+    r->counters.converted += n;
+    if (r->wire.ledger)
+        r->wire.ledger->converted += n;
+}
+
 /* The record at hand becomes a frame. */
 static void hand_over(struct exo_replay *r, struct exo_frame *out, uint64_t now)
 {
@@ -129,6 +136,7 @@ static void hand_over(struct exo_replay *r, struct exo_frame *out, uint64_t now)
     out->port = r->wire.port;
     if (r->record.flags & EXO_RECORD_SNAPPED)
         r->counters.snapped++;
+    count_converted(r, out->flags & EXO_F_CONVERTED ? 1 : 0);
     if (r->rewrites) {
         exo_rewrite_frame(&r->config.rewrite, r->config.shift ? r->loop : 0, out, r->arena + r->arena_used);
         r->arena_used += (out->len + 63) & ~63u;
@@ -187,7 +195,7 @@ int32_t replay_receive_general(struct exo_wire *wire, struct exo_frame *out, uin
 static uint64_t give_run(struct exo_replay *r, struct exo_frame *out, uint32_t n, uint64_t now)
 {
     const struct exo_trace *trace = r->cursor->trace;
-    uint64_t i = r->cursor->next, id = r->loop_base + i, bytes = 0, snapped = 0, last = trace->info.count - i - 1;
+    uint64_t i = r->cursor->next, id = r->loop_base + i, bytes = 0, snapped = 0, converted = 0, last = trace->info.count - i - 1;
     const struct exo_record *records = trace->records + i;
     uint16_t port = r->wire.port;
     for (uint32_t k = 0; k < n; k++) {
@@ -201,14 +209,17 @@ static uint64_t give_run(struct exo_replay *r, struct exo_frame *out, uint32_t n
         frame->ts = now;
         frame->stamp = record->stamp;
         frame->id = id + k;
-        frame->flags = record->flags & EXO_RECORD_SNAPPED ? EXO_F_SNAPPED : 0;
+        frame->flags = record_flags(record);
         frame->port = port;
         frame->queue = 0;
         frame->rss_hash = 0;
         frame->sender = 0;
+        frame->link_type = record->link_type;
         bytes += record->len;
         snapped += record->flags & EXO_RECORD_SNAPPED;
+        converted += record->flags / EXO_RECORD_CONVERTED & 1;
     }
+    count_converted(r, converted);
     r->counters.snapped += snapped;
     return bytes;
 }

@@ -92,6 +92,7 @@ struct exo_replay_counters {
     uint64_t loops;          /* completed */
     uint64_t backward;       /* timestamps before an earlier one's: sent at once */
     uint64_t snapped;
+    uint64_t converted;      /* frames given that were of another link type */
     uint64_t excluded;
     uint64_t link_type;
     uint64_t oversize;

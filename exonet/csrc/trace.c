@@ -56,18 +56,29 @@ void exo_trace_release(struct exo_trace *trace)
     free(trace);
 }
 
-static void count_record(struct exo_trace_info *info, const struct exo_record *record)
+static void count_record(struct exo_trace *trace, const struct exo_record *record)
 {
+    struct exo_trace_info *info = &trace->info;
+    const struct parser *p = &trace->head.parser;
+    struct exo_interface *interface = &p->interfaces[record->interface];
     if (EXO_LIKELY(!(record->flags & EXO_RECORD_NO_STAMP))) {
         if (EXO_UNLIKELY(!info->first_stamp))
             info->first_stamp = record->stamp;
         info->last_stamp = record->stamp;
     }
     info->count++;
-    info->bytes += record->len;
-    info->wire_bytes += record->wire_len;
+    info->bytes += p->caplen;
+    info->wire_bytes += p->wire_len;
+    interface->records++;
     info->snapped += record->flags & EXO_RECORD_SNAPPED ? 1 : 0;
-    info->not_ethernet += record->flags & EXO_RECORD_LINK_TYPE ? 1 : 0;
+    if (EXO_UNLIKELY(record->flags & (EXO_RECORD_CONVERTED | EXO_RECORD_LINK_TYPE | EXO_RECORD_FCS))) {
+        uint64_t converted = record->flags & EXO_RECORD_CONVERTED ? 1 : 0, refused = record->flags & EXO_RECORD_LINK_TYPE ? 1 : 0;
+        interface->converted += converted;
+        interface->refused += refused;
+        info->converted += converted;
+        info->not_ethernet += refused;
+        info->fcs += record->flags & EXO_RECORD_FCS ? 1 : 0;
+    }
     info->oversize += record->flags & EXO_RECORD_OVERSIZE ? 1 : 0;
 }
 
@@ -101,7 +112,7 @@ static int32_t append(struct exo_trace *trace, const struct exo_record *record)
         trace->record_room = room;
     }
     trace->records[count] = *record;
-    count_record(&trace->info, record);
+    count_record(trace, record);
     return 0;
 }
 
@@ -170,7 +181,7 @@ static int32_t prepare_stream(struct exo_trace *trace, uint64_t limit)
         return code;
     trace->info.streamed = 1;
     trace->info.memory = trace->window;
-    while (trace->info.count == trace->info.not_ethernet && !trace->info.complete) {
+    while (trace->info.count == 0 && !trace->info.complete) {
         int64_t n = exo_trace_scan(trace, 1);
         if (n < 0)
             return (int32_t)n;
@@ -192,7 +203,7 @@ int64_t exo_trace_scan(struct exo_trace *trace, uint64_t max)
         if (result < 0)
             complete(trace);
         else if (result == PARSE_RECORD) {
-            count_record(&trace->info, &record);
+            count_record(trace, &record);
             n++;
         }
     }
@@ -219,7 +230,7 @@ static void show_found(struct exo_trace *trace, struct exo_fault *fault)
     fault->found_len = (uint32_t)got;
 }
 
-/* A trace that gives no frame for a reason that holds for the whole file is refused. */
+/* What is no capture at all is refused. */
 static struct exo_trace *judge(struct exo_trace *trace, struct exo_fault *fault)
 {
     const struct parser *p = &trace->head.parser;
@@ -228,13 +239,6 @@ static struct exo_trace *judge(struct exo_trace *trace, struct exo_fault *fault)
         show_found(trace, fault);
         exo_trace_release(trace);
         return NULL;
-    }
-    bool foreign = p->format == EXO_TRACE_PCAP && p->interfaces[0].link_type != LINKTYPE_ETHERNET;
-    if (foreign || (trace->info.count && trace->info.count == trace->info.not_ethernet)) {
-        char why[120];
-        snprintf(why, sizeof why, "link type %u", p->interface_count ? p->interfaces[0].link_type : 0);
-        fault->record = trace->info.count;
-        return refuse(trace, fault, EXO_E_INVALID, why);
     }
     return trace;
 }

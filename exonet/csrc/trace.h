@@ -13,11 +13,15 @@ enum exo_trace_format { EXO_TRACE_PCAP = 1, EXO_TRACE_PCAPNG = 2 };
 /* exo_record.flags. LINK_TYPE and OVERSIZE records are source fates, never frames. */
 enum exo_record_flag {
     EXO_RECORD_SNAPPED = 1,      /* len < wire_len */
-    EXO_RECORD_LINK_TYPE = 2,     /* the interface is not Ethernet */
+    EXO_RECORD_LINK_TYPE = 2,    /* not an Ethernet frame, and it could not become one */
     EXO_RECORD_OVERSIZE = 4,     /* longer than 65535 bytes */
-    EXO_RECORD_NO_STAMP = 8      /* a simple packet block: stamp is 0 and means nothing */
+    EXO_RECORD_NO_STAMP = 8,     /* a simple packet block: stamp is 0 and means nothing */
+    EXO_RECORD_FCS = 64,         /* an FCS was left away */
+    EXO_RECORD_CONVERTED = 128   /* it was of another link type */
 };
 
+/* A packet of another link type has become an Ethernet frame in place: its link header, and what stood before it where that is too
+ * short, was written over. len and wire_len are the frame's, without an FCS. */
 struct exo_record {
     uint64_t offset;         /* of the frame's bytes in the loaded data, or in the stream's window */
     uint64_t stamp;          /* ns since the epoch */
@@ -25,7 +29,7 @@ struct exo_record {
     uint32_t wire_len;       /* never less than len */
     uint16_t interface;      /* running number over all sections */
     uint16_t flags;
-    uint32_t reserved;
+    uint32_t link_type;      /* the interface's, where CONVERTED or LINK_TYPE is set; else 0 */
 };
 
 struct exo_interface {
@@ -33,8 +37,11 @@ struct exo_interface {
     uint32_t snaplen;
     uint32_t section;
     uint16_t tsresol;        /* as if_tsresol: 6 is us, 9 is ns, 128 + n is 2 to the minus n */
-    uint16_t fcslen;         /* told, not stripped */
+    uint16_t fcslen;         /* bytes of FCS at the end of its frames: left away; epb_flags of a packet go before it */
     int64_t tsoffset;        /* seconds */
+    uint64_t records;        /* of the interface, as far as the trace was read */
+    uint64_t converted;
+    uint64_t refused;        /* EXO_RECORD_LINK_TYPE */
 };
 
 /* What is wrong with a file, and where. offset and record count in the uncompressed file. */
@@ -50,14 +57,16 @@ struct exo_fault {
 
 struct exo_trace_info {
     uint64_t count;          /* records, of every link type */
-    uint64_t bytes;          /* captured bytes of them */
+    uint64_t bytes;          /* captured bytes of them, as the file has them: link headers and FCS count */
     uint64_t wire_bytes;
     uint64_t first_stamp;    /* in file order, of the records that have one */
     uint64_t last_stamp;
     uint64_t snapped;
-    uint64_t not_ethernet;
+    uint64_t converted;      /* to Ethernet frames */
+    uint64_t not_ethernet;   /* could not be: source.link_type */
+    uint64_t fcs;            /* records whose FCS was left away */
     uint64_t oversize;
-    uint64_t digest;         /* sum of exo_digest over Ethernet frames; only after exo_trace_digest */
+    uint64_t digest;         /* sum of exo_digest over frames; only after exo_trace_digest */
     uint64_t memory;         /* bytes held: data and index, or one window */
     uint32_t format;         /* enum exo_trace_format */
     uint32_t gzip;
@@ -70,7 +79,7 @@ struct exo_trace_info {
 };
 
 /* Opens and loads, or prepares to stream what needs more than memory_limit bytes. NULL: fault tells why. A file that breaks after its
- * header is opened all the same; see exo_trace_broken. A capture whose frames are all of another link type is refused. */
+ * header is opened all the same; see exo_trace_broken. */
 struct exo_trace *exo_trace_open(const char *path, uint64_t memory_limit, struct exo_fault *fault);
 void exo_trace_release(struct exo_trace *trace);
 const struct exo_trace_info *exo_trace_info(const struct exo_trace *trace);
@@ -83,7 +92,7 @@ int64_t exo_trace_scan(struct exo_trace *trace, uint64_t max);
 /* Record i of a loaded trace. Returns 0 or why it is no frame (EXO_R_SOURCE_LINK_TYPE, _OVERSIZE); EXO_E_NOT_FOUND, EXO_E_INVALID:
  * streamed. */
 int32_t exo_trace_frame(const struct exo_trace *trace, uint64_t i, struct exo_frame *out);
-/* Sum of exo_digest over the Ethernet frames; reads a streamed trace once more. */
+/* Sum of exo_digest over the frames; reads a streamed trace once more. */
 int32_t exo_trace_digest(struct exo_trace *trace, uint64_t *digest);
 
 /* Records in order. NULL: no memory. */

@@ -9,7 +9,7 @@
 
 #include "trace_private.h"
 
-enum { FILE_HEADER = 24, LIBPCAP_SNAPLEN = 262144, SANE_SNAPLEN = 128 * 1024 * 1024 };
+enum { ETHERNET_HEADER = 14, FILE_HEADER = 24, LIBPCAP_SNAPLEN = 262144, SANE_SNAPLEN = 128 * 1024 * 1024 };
 
 int32_t parser_break(struct parser *p, uint64_t at, const char *format, ...)
 {
@@ -60,16 +60,51 @@ int32_t parser_interface(struct parser *p, const struct exo_interface *interface
     return 0;
 }
 
-/* wire_len, flags: what every format decides alike from the lengths and the link type. */
-void parser_mark(const struct parser *p, struct exo_record *record)
+/* The Ethernet frame in place of the packet; the record's own header, which was read, is where its first bytes come to lie. */
+static void convert(const struct exo_link *link, uint8_t *at, struct exo_record *record)
 {
-    if (record->wire_len < record->len)
-        record->wire_len = record->len;
+    bool whole = link->flags & EXO_LINK_WHOLE;
+    uint32_t head = whole ? 0 : ETHERNET_HEADER;
+    uint8_t header[ETHERNET_HEADER];
+    record->offset += link->header;
+    if (!whole) {
+        exo_link_ethernet(link, at + record->offset, header);
+        record->offset -= head;
+        memcpy(at + (int64_t)record->offset, header, head);
+    }
+    record->len = link->len + head;
+    record->wire_len = link->wire_len > UINT32_MAX - head ? UINT32_MAX : link->wire_len + head;
+}
+
+/* A packet that is not plainly an Ethernet frame. More than a frame can hold was passed over: its bytes are not there. */
+static void adapt(struct parser *p, uint8_t *at, uint32_t fcs, struct exo_record *record)
+{
+    uint32_t link_type = p->interfaces[record->interface].link_type;
+    struct exo_link link;
+    bool there = record->len <= EXO_MAX_FRAME, foreign = link_type != LINKTYPE_ETHERNET;
+    bool known = there ? exo_link_parse(link_type, fcs, at + record->offset, record->len, record->wire_len, &link) : exo_link_known(link_type);
+    record->link_type = foreign ? link_type : 0;
+    if (!known) {
+        record->flags |= EXO_RECORD_LINK_TYPE;
+    } else if (there) {
+        record->flags |= (foreign ? EXO_RECORD_CONVERTED : 0) | (fcs ? EXO_RECORD_FCS : 0);
+        convert(&link, at, record);
+    }
+}
+
+void parser_finish(struct parser *p, uint8_t *at, uint32_t fcs, struct exo_record *record)
+{
+    const struct exo_interface *interface = &p->interfaces[record->interface];
+    uint32_t most = interface->snaplen && interface->snaplen < record->wire_len ? interface->snaplen : record->wire_len;
+    p->caplen = record->len;
+    p->wire_len = record->wire_len;
+    if (EXO_UNLIKELY(record->len > most && record->len <= EXO_MAX_FRAME))
+        record->len = most;      /* a packet is no longer than it was on the wire or than the snaplen: libpcap */
+    if (EXO_UNLIKELY(fcs || interface->link_type != LINKTYPE_ETHERNET))
+        adapt(p, at, fcs, record);
     if (record->len < record->wire_len)
         record->flags |= EXO_RECORD_SNAPPED;
-    if (p->interfaces[record->interface].link_type != LINKTYPE_ETHERNET)
-        record->flags |= EXO_RECORD_LINK_TYPE;
-    if (EXO_UNLIKELY(record->wire_len > EXO_MAX_FRAME))
+    if (EXO_UNLIKELY(record->wire_len > EXO_MAX_FRAME || record->len > EXO_MAX_FRAME))
         record->flags |= EXO_RECORD_OVERSIZE;
 }
 
@@ -88,7 +123,7 @@ static int32_t pcap_header(struct parser *p, const uint8_t *at, uint32_t magic)
     };
     uint32_t upper = get32(p, at + 20);
     if (upper & 0x04000000)
-        interface.fcslen = (uint16_t)(upper >> 28) * 2;
+        interface.fcslen = (uint16_t)(upper >> 28) * 2;    /* in words of 16 bits */
     p->max_caplen = interface.snaplen > LIBPCAP_SNAPLEN ? interface.snaplen : LIBPCAP_SNAPLEN;
     if (p->max_caplen > SANE_SNAPLEN)
         p->max_caplen = SANE_SNAPLEN;
@@ -121,7 +156,7 @@ static int32_t file_header(struct parser *p, const uint8_t *at, size_t avail, si
     return 0;
 }
 
-static int32_t pcap_next(struct parser *p, const uint8_t *at, size_t avail, size_t *used, struct exo_record *record)
+static int32_t pcap_next(struct parser *p, uint8_t *at, size_t avail, size_t *used, struct exo_record *record)
 {
     uint32_t header = p->record_header;
     if (avail < header)
@@ -143,7 +178,7 @@ static int32_t pcap_next(struct parser *p, const uint8_t *at, size_t avail, size
         .len = caplen,
         .wire_len = len,
     };
-    parser_mark(p, record);
+    parser_finish(p, at, p->interfaces[0].fcslen, record);
     *used = header;
     if (EXO_LIKELY(caplen <= EXO_MAX_FRAME))
         *used += caplen;
@@ -160,7 +195,7 @@ static size_t pass_over(struct parser *p, size_t avail)
     return take;
 }
 
-int32_t parser_next(struct parser *p, const uint8_t *at, size_t avail, size_t *used, struct exo_record *record)
+int32_t parser_next(struct parser *p, uint8_t *at, size_t avail, size_t *used, struct exo_record *record)
 {
     *used = 0;
     if (EXO_UNLIKELY(p->broken.code))

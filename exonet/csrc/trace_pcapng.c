@@ -14,11 +14,11 @@ enum block_type {
     BLOCK_ENHANCED = 6,
     BLOCK_SECTION = 0x0a0d0d0a
 };
-enum option { OPTION_END = 0, OPTION_TSRESOL = 9, OPTION_FCSLEN = 13, OPTION_TSOFFSET = 14 };
+enum option { OPTION_END = 0, OPTION_EPB_FLAGS = 2, OPTION_TSRESOL = 9, OPTION_FCSLEN = 13, OPTION_TSOFFSET = 14 };
 
 /* A block being read: at its first byte, `len` as it claims. */
 struct block {
-    const uint8_t *at;
+    uint8_t *at;
     size_t avail;
     uint64_t where;                  /* offset of at from what pcapng_next was shown */
     uint32_t type;
@@ -60,13 +60,21 @@ static uint64_t to_ns(const struct exo_interface *interface, uint64_t ticks)
     return clamp_stamp((__int128_t)ns + (__int128_t)interface->tsoffset * 1000000000);
 }
 
+/* if_fcslen is in bits by the draft of old and in bytes by what programs write: 32 and 4 are the same. */
+static uint16_t fcs_bytes(uint8_t value)
+{
+    if (value >= 16 && value % 8 == 0)
+        return value / 8;
+    return value <= 8 ? value : 0;
+}
+
 static void interface_option(const struct parser *p, struct exo_interface *interface, uint32_t code, const uint8_t *value,
                              uint32_t len)
 {
     if (code == OPTION_TSRESOL && len >= 1) {
         interface->tsresol = value[0];
     } else if (code == OPTION_FCSLEN && len >= 1) {
-        interface->fcslen = value[0];
+        interface->fcslen = fcs_bytes(value[0]);
     } else if (code == OPTION_TSOFFSET && len >= 8) {
         uint64_t v;
         memcpy(&v, value, 8);
@@ -149,6 +157,26 @@ static uint32_t simple_caplen(const struct exo_interface *interface, uint32_t le
     return len < room ? len : room;
 }
 
+/* Bytes of FCS by the packet's own flags (epb_flags, bits 5 to 8); 0 there says nothing, and the interface's count. Options that break
+ * their form are not read on: they are the packet's last word, and nothing hangs on it. */
+static uint32_t packet_fcs(const struct parser *p, const struct block *b, uint32_t at, uint32_t fcs)
+{
+    uint32_t end = b->len - 4;
+    while (end - at >= 8) {
+        uint32_t code = get16(p, b->at + at), len = get16(p, b->at + at + 2);
+        if (code == OPTION_END || len > end - at - 4)
+            break;
+        if (code == OPTION_EPB_FLAGS && len == 4) {
+            uint32_t own = get32(p, b->at + at + 4) >> 5 & 0xf;
+            return own ? own : fcs;
+        }
+        at += 4 + ((len + 3) & ~3u);
+        if (at > end)
+            break;
+    }
+    return fcs;
+}
+
 static int32_t packet_block(struct parser *p, const struct block *b, size_t *used, struct exo_record *record)
 {
     uint32_t least = b->type == BLOCK_SIMPLE ? 16 : 32;
@@ -179,17 +207,21 @@ static int32_t packet_block(struct parser *p, const struct block *b, size_t *use
         record->flags = EXO_RECORD_NO_STAMP;
     else
         record->stamp = to_ns(interface, ticks);
-    parser_mark(p, record);
+    uint32_t fcs = interface->fcslen;
     if (EXO_LIKELY(b->len <= WHOLE_BLOCK)) {
+        uint32_t options = fixed + ((caplen + 3) & ~3u);
+        if (b->type == BLOCK_ENHANCED && options + 4 < b->len)
+            fcs = packet_fcs(p, b, options, fcs);
         *used = b->len;
-        return PARSE_RECORD;
+    } else {
+        uint32_t shown = caplen <= EXO_MAX_FRAME ? fixed + caplen : fixed;
+        if (b->avail < shown)
+            return parser_more(p, shown);
+        *used = shown;
+        p->skip = b->len - 4 - shown;
+        p->trailer = b->len;
     }
-    uint32_t shown = caplen <= EXO_MAX_FRAME ? fixed + caplen : fixed;
-    if (b->avail < shown)
-        return parser_more(p, shown);
-    *used = shown;
-    p->skip = b->len - 4 - shown;
-    p->trailer = b->len;
+    parser_finish(p, b->at - b->where, fcs, record);
     return PARSE_RECORD;
 }
 
@@ -244,7 +276,7 @@ static int32_t one_block(struct parser *p, struct block *b, size_t *used, struct
     return code < 0 ? code : PARSE_RECORD;
 }
 
-int32_t pcapng_next(struct parser *p, const uint8_t *at, size_t avail, size_t *used, struct exo_record *record)
+int32_t pcapng_next(struct parser *p, uint8_t *at, size_t avail, size_t *used, struct exo_record *record)
 {
     size_t done = 0;
     for (;;) {

@@ -14,6 +14,7 @@
 
 enum {
     LINKTYPE_ETHERNET = 1,
+    WINDOW_LEAD = 16,                /* bytes before the first one to parse: a frame made in place may begin there */
     PACKED_BYTES = 256 * 1024,
     WHOLE_BLOCK = 128 * 1024,        /* a block up to this is checked to its end before its frame is given */
     WINDOW_MIN = 192 * 1024,         /* holds any whole block */
@@ -52,6 +53,8 @@ struct parser {
     uint64_t records;
     uint64_t skip;                   /* bytes to pass over first */
     uint64_t need;                   /* bytes that the last PARSE_MORE wanted */
+    uint32_t caplen;                 /* of the last record, as the file has them */
+    uint32_t wire_len;
     uint32_t trailer;                /* then the block length that must stand there again */
     struct exo_interface *interfaces;
     uint32_t interface_count;
@@ -69,16 +72,19 @@ int64_t input_read(struct input *in, uint8_t *to, size_t n);
 
 void parser_free(struct parser *p);
 void parser_rewind(struct parser *p);
-/* The next record in avail bytes at `at`; used: bytes consumed, also when more are wanted. Record offsets are relative to `at`. */
-int32_t parser_next(struct parser *p, const uint8_t *at, size_t avail, size_t *used, struct exo_record *record);
+/* The next record in avail bytes at `at`; used: bytes consumed, also when more are wanted. Record offsets are relative to `at`: a frame made
+ * in place lies in bytes that are consumed, and may begin up to WINDOW_LEAD bytes before `at`. */
+int32_t parser_next(struct parser *p, uint8_t *at, size_t avail, size_t *used, struct exo_record *record);
 /* The bytes have ended with avail left over: EXO_E_END, or EXO_E_FORMAT with broken filled in. */
 int32_t parser_end(struct parser *p, size_t avail, const struct input *in);
 int32_t parser_break(struct parser *p, uint64_t at, const char *format, ...) __attribute__((format(printf, 3, 4)));
 int32_t parser_interface(struct parser *p, const struct exo_interface *interface);
 int32_t parser_more(struct parser *p, uint64_t need);
-void parser_mark(const struct parser *p, struct exo_record *record);
+/* The last word on a record whose bytes are all there, an FCS of so many bytes among them: its lengths, its flags, and the frame that a
+ * packet of another link type becomes. */
+void parser_finish(struct parser *p, uint8_t *at, uint32_t fcs, struct exo_record *record);
 /* pcapng's part. */
-int32_t pcapng_next(struct parser *p, const uint8_t *at, size_t avail, size_t *used, struct exo_record *record);
+int32_t pcapng_next(struct parser *p, uint8_t *at, size_t avail, size_t *used, struct exo_record *record);
 
 static inline uint16_t get16(const struct parser *p, const uint8_t *at)
 {
@@ -150,6 +156,13 @@ static inline int32_t record_reason(const struct exo_record *record)
     return record->flags & EXO_RECORD_LINK_TYPE ? EXO_R_SOURCE_LINK_TYPE : EXO_R_SOURCE_OVERSIZE;
 }
 
+_Static_assert(EXO_RECORD_SNAPPED << 1 == EXO_F_SNAPPED && EXO_RECORD_CONVERTED << 10 == EXO_F_CONVERTED, "record_flags shifts");
+
+static inline uint32_t record_flags(const struct exo_record *record)
+{
+    return (record->flags & (uint32_t)EXO_RECORD_SNAPPED) << 1 | (record->flags & (uint32_t)EXO_RECORD_CONVERTED) << 10;
+}
+
 /* More than a frame can hold is passed over by a stream and may be cut off in a file: len is 0 then. */
 static inline void record_frame(const struct exo_record *record, const uint8_t *data, uint64_t id, struct exo_frame *out)
 {
@@ -159,7 +172,8 @@ static inline void record_frame(const struct exo_record *record, const uint8_t *
         .wire_len = record->wire_len,
         .stamp = record->stamp,
         .id = id,
-        .flags = record->flags & EXO_RECORD_SNAPPED ? EXO_F_SNAPPED : 0,
+        .flags = record_flags(record),
+        .link_type = record->link_type,
     };
 }
 

@@ -38,9 +38,10 @@ int32_t stream_rewind(struct stream *s)
 int32_t stream_fill(struct stream *s)
 {
     struct window *w = &s->window;
-    memmove(w->bytes, w->bytes + w->at, w->end - w->at);
-    w->end -= w->at;
-    w->at = 0;
+    size_t left = w->end - w->at;
+    memmove(w->bytes + WINDOW_LEAD, w->bytes + w->at, left);
+    w->at = WINDOW_LEAD;
+    w->end = WINDOW_LEAD + left;
     while (w->end < w->room) {
         int64_t got = input_read(&s->input, w->bytes + w->end, w->room - w->end);
         if (got < 0)

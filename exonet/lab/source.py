@@ -12,7 +12,7 @@ from exonet.filters.optimiser import compile_checked
 from exonet.filters.syntax import to_pcap
 from exonet.lab.files import of_wire
 from exonet.lab.plan import Plan, Settings, TapSource, TraceSource
-from exonet.wire.capture import Trace
+from exonet.wire.capture import Trace, link_type_name
 from exonet.wire.impair import Impair, Impairments
 from exonet.wire.link import Wire
 from exonet.wire.pcap import PcapWire, split
@@ -125,12 +125,28 @@ def trace_notes(trace: Trace) -> tuple[str, ...]:
         notes.append(f"{trace.broken}; {counted(trace.count, 'record')} before that can be replayed")
     if trace.count == 0:
         raise UsageError(f"capture {trace.path}: it holds no packets; there is nothing to replay")
+    notes += link_type_notes(trace)
     if trace.snapped:
         notes.append(
             f"{trace.path}: the snaplen cut {trace.snapped:,} of {counted(trace.count, 'packet')}; what is left is "
             "replayed as captured"
         )
     return tuple(notes)
+
+
+def link_type_notes(trace: Trace) -> list[str]:
+    """What becomes of packets that are not Ethernet."""
+    notes, whole = [], counted(trace.count, "packet")
+    if trace.converted:
+        notes.append(f"{trace.path}: {trace.converted:,} of {whole} converted to Ethernet frames")
+    if trace.not_ethernet:
+        refused = dict.fromkeys(link_type_name(each.link_type) for each in trace.interfaces if each.refused)
+        some = "none" if trace.not_ethernet == trace.count else f"{trace.count - trace.not_ethernet:,}"
+        notes.append(
+            f"{trace.path}: {some} of {whole} can be replayed: link type {', '.join(refused)}; what cannot counts as "
+            "source.link_type"
+        )
+    return notes
 
 
 def name_in_tees(wires: tuple[Wire, ...], names: dict[int, str]) -> None:

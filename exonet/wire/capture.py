@@ -21,9 +21,13 @@ _SCAN_STEP = 1 << 20
 _BURST = 256
 _EXPECTED = "expected pcap, pcapng, or gzip of one"
 _LINK_TYPES = {
-    0: "NULL", 1: "ETHERNET", 6: "IEEE802_5", 9: "PPP", 12: "RAW", 101: "RAW", 105: "IEEE802_11", 108: "LOOP",
-    113: "LINUX_SLL", 119: "PRISM_HEADER", 127: "IEEE802_11_RADIOTAP", 147: "USER0", 187: "BLUETOOTH_HCI_H4",
-    189: "USB_LINUX", 220: "USB_LINUX_MMAPPED", 228: "IPV4", 229: "IPV6", 276: "LINUX_SLL2",
+    0: "NULL", 1: "ETHERNET", 6: "IEEE802_5", 9: "PPP", 10: "FDDI", 12: "RAW", 14: "RAW", 50: "PPP_HDLC",
+    51: "PPP_ETHER", 100: "ATM_RFC1483", 101: "RAW", 104: "C_HDLC", 105: "IEEE802_11", 107: "FRELAY", 108: "LOOP",
+    109: "ENC", 113: "LINUX_SLL", 117: "PFLOG", 119: "IEEE802_11_PRISM", 127: "IEEE802_11_RADIOTAP",
+    138: "APPLE_IP_OVER_IEEE1394", 147: "USER0", 163: "IEEE802_11_AVS", 166: "PPP_PPPD", 187: "BLUETOOTH_HCI_H4",
+    189: "USB_LINUX", 192: "PPI", 195: "IEEE802_15_4_WITHFCS", 197: "ERF", 201: "BLUETOOTH_HCI_H4_WITH_PHDR",
+    204: "PPP_WITH_DIR", 219: "MPLS", 220: "USB_LINUX_MMAPPED", 227: "CAN_SOCKETCAN", 228: "IPV4", 229: "IPV6",
+    249: "USBPCAP", 258: "PKTAP", 276: "LINUX_SLL2",
 }  # fmt: skip
 _OTHER_FORMATS = {
     b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x04\x22\x4d\x18": "lz4", b"PK\x03\x04": "zip",
@@ -41,6 +45,7 @@ class Interface:
     """A capture's interface: a pcap file's one, or a pcapng's interface description blocks over all sections.
 
     resolution: ticks of its timestamps in a second. fcs_bytes: trailing checksum bytes its frames are said to have.
+    records: how many are of it; converted: to Ethernet frames; refused: that cannot be.
     """
 
     link_type: int
@@ -49,13 +54,17 @@ class Interface:
     resolution: int
     offset_s: int
     fcs_bytes: int
+    records: int = 0
+    converted: int = 0
+    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One record of a capture.
 
-    data: the captured bytes; none of a record that captured more than 65535. wire_len: its length on the wire.
+    data: the frame's captured bytes; none of a record that captured more than 65535. wire_len: its length on the wire.
+    converted: it was made from a packet of another link type. A record that could not be has its bytes as captured.
     stamp: ns since the epoch, 0 where the capture has none.
     reason: 0, or the EXO_R_SOURCE_ reason for which it is not replayed.
     """
@@ -66,6 +75,7 @@ class Frame:
     stamp: int
     snapped: bool
     reason: int = 0
+    converted: bool = False
 
     def __bytes__(self) -> bytes:
         return self.data
@@ -168,8 +178,18 @@ class Trace(Closing):
         return int(self._complete().snapped)
 
     @property
+    def converted(self) -> int:
+        """Records of another link type that become Ethernet frames."""
+        return int(self._complete().converted)
+
+    @property
+    def fcs(self) -> int:
+        """Records whose frame check sequence is left away."""
+        return int(self._complete().fcs)
+
+    @property
     def not_ethernet(self) -> int:
-        """Records of interfaces that are not Ethernet: `source.link_type`."""
+        """Records of another link type that cannot become Ethernet frames: `source.link_type`."""
         return int(self._complete().not_ethernet)
 
     @property
@@ -191,7 +211,17 @@ class Trace(Closing):
             exponent = native.tsresol & 0x7F
             resolution = 2**exponent if native.tsresol & 0x80 else 10**exponent
             found.append(
-                Interface(native.link_type, native.snaplen, native.section, resolution, native.tsoffset, native.fcslen)
+                Interface(
+                    native.link_type,
+                    native.snaplen,
+                    native.section,
+                    resolution,
+                    native.tsoffset,
+                    native.fcslen,
+                    native.records,
+                    native.converted,
+                    native.refused,
+                )
             )
         return tuple(found)
 
@@ -199,6 +229,21 @@ class Trace(Closing):
     def link_types(self) -> tuple[int, ...]:
         """The link types of the interfaces, each once, in file order."""
         return tuple(dict.fromkeys(interface.link_type for interface in self.interfaces))
+
+    def told_of_link_types(self) -> list[str]:
+        """A sentence for each link type of the interfaces: how many packets are of it, and what becomes of them."""
+        lines = []
+        for number in self.link_types:
+            of_it = [interface for interface in self.interfaces if interface.link_type == number]
+            records, converted, refused = (
+                sum(counts) for counts in zip(*((i.records, i.converted, i.refused) for i in of_it), strict=True)
+            )
+            line = f"{link_type_name(number)}: {counted(records, 'packet')}"
+            if number != ETHERNET and records:
+                line += f", {converted:,} converted to Ethernet" if converted else ", none can become an Ethernet frame"
+                line += f", {refused:,} cannot be" if converted and refused else ""
+            lines.append(line)
+        return lines
 
     @property
     def broken(self) -> str | None:
@@ -208,7 +253,7 @@ class Trace(Closing):
         return None if fault == ffi.NULL else f"{self.path}: {_place(fault)}"
 
     def digest(self) -> int:
-        """Sum of exo_digest over the captured bytes of the Ethernet frames, modulo 2^64: what a lossless sink finds."""
+        """Sum of exo_digest over the captured bytes of the frames, modulo 2^64: what a lossless sink finds."""
         out = ffi.new("uint64_t *")
         check(lib.exo_trace_digest(self.native, out), f"digest of {self.path}")
         return int(out[0])
@@ -250,6 +295,8 @@ class Trace(Closing):
             "complete": bool(info.complete),
             "bytes": info.bytes,
             "snapped": info.snapped,
+            "converted": info.converted,
+            "fcs": info.fcs,
             "not_ethernet": info.not_ethernet,
             "oversize": info.oversize,
             "streamed": bool(info.streamed),
@@ -272,6 +319,7 @@ def _frame(native: Any, reason: int) -> Frame:
         stamp=native.stamp,
         snapped=bool(native.flags & lib.EXO_F_SNAPPED),
         reason=reason,
+        converted=bool(native.flags & lib.EXO_F_CONVERTED),
     )
 
 
@@ -285,11 +333,6 @@ def _refusal(path: Path, fault: Any) -> CaptureError | ExhaustedError:
     found = bytes(fault.found)[: fault.found_len]
     if fault.code == lib.EXO_E_SYSTEM:
         return CaptureError(f"{path}: {message}: {os.strerror(fault.saved_errno)}; {_EXPECTED}")
-    if fault.code == lib.EXO_E_INVALID:
-        number = int(message.rpartition(" ")[2])
-        return CaptureError(
-            f"{path}: no frame is Ethernet: link type {link_type_name(number)}; expected {link_type_name(ETHERNET)}"
-        )
     if fault.code == lib.EXO_E_FULL:
         return CaptureError(f"{path}: {message}")
     if fault.code != lib.EXO_E_FORMAT:

@@ -18,7 +18,8 @@ __all__ = ["BpfProgram", "PcapWire", "split"]
 
 _MOST = 2**64 - 1
 _COUNTERS = (
-    "records", "loops", "backward", "snapped", "excluded", "link_type", "oversize", "other_side", "rewritten",
+    "records", "loops", "backward", "snapped", "converted", "excluded", "link_type", "oversize", "other_side",
+    "rewritten",
 )  # fmt: skip
 
 

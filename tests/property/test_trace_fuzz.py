@@ -14,22 +14,29 @@ from exonet.wire.capture import Trace
 from exonet.wire.pcap import PcapWire
 from tests.effort import tries
 from tests.fakes.captures import BASE, Ng, frame_bytes, pcap, receive_all
+from tests.fakes.link_layers import BAD, GOOD, PACKETS
 
 _SMALL = (0, 1, 3, 4, 8, 11, 12, 13, 16, 20, 28, 31, 32, 36, 60, 64)
+SAMPLES = [(link, make(*PACKETS[0])) for _, link, make in GOOD] + [(link, data) for _, link, data in BAD]
 LIES = (*_SMALL, 65535, 65536, 131072, 131076, 262144, 262145, 2**31 - 1, 2**31, 2**32 - 4, 2**32 - 1)
 
 
 def some_pcap(rng: random.Random) -> bytes:
     frames = [(rng.randrange(10**9), frame_bytes(i, rng.choice((0, 1, 14, 60, 1514)))) for i in range(rng.randrange(8))]
     kinds = {"nano": rng.random() < 0.3, "modified": rng.random() < 0.2, "order": rng.choice("<>")}
-    return pcap(frames, **kinds)
+    link, data = rng.choice(SAMPLES)
+    if rng.random() < 0.5:
+        frames += [(i, data[: rng.randrange(len(data) + 1)]) for i in range(rng.randrange(4))]
+    return pcap(frames, link_type=rng.choice((1, link, link | 0x24000000)), **kinds)
 
 
 def some_pcapng(rng: random.Random) -> bytes:
     ng = Ng(rng.choice("<>")).section().interface(rng.choice((1, 1, 1, 113)), rng.choice((0, 40)))
+    link, foreign = rng.choice(SAMPLES)
+    ng.interface(link, options=[(13, rng.choice((b"\x04", b"\x20", b"\xff")))] if rng.random() < 0.3 else ())
     for i in range(rng.randrange(10)):
         data = frame_bytes(i, rng.choice((0, 1, 14, 60, 1514)))
-        match rng.randrange(7):
+        match rng.randrange(9):
             case 0:
                 ng.section(rng.choice("<>")).interface(options=[(9, rng.randbytes(1)), (14, rng.randbytes(8))])
             case 1:
@@ -38,6 +45,12 @@ def some_pcapng(rng: random.Random) -> bytes:
                 ng.obsolete(BASE * 10**6 + i, data)
             case 3:
                 ng.block(rng.choice((4, 5, 9, 10, 0xBAD, 0x40000BAD)), rng.randbytes(rng.randrange(50)))
+            case 4 | 5:
+                ng.packet(
+                    BASE * 10**6 + i, foreign, options=rng.choice((b"", struct.pack("<HHI", 2, 4, rng.randrange(512))))
+                )
+            case 6:
+                ng.section().interface(link).simple(foreign[: rng.randrange(len(foreign) + 1)]).interface()
             case _:
                 ng.packet(BASE * 10**6 + i, data, options=bytes(4 * rng.randrange(3)))
     return ng.out

@@ -40,15 +40,15 @@ def test_each_fate_becomes_a_row(native: Any, tmp_path: Path) -> None:
     assert table.schema.equals(SCHEMA)
     assert table.to_pylist() == [
         {"index": 0, "timestamp_ns": 1_700_000_000_000_000_001, "stage": "stack", "reason": "delivered",
-         "environment": "web", "port": 1, "latency_ns": 250},
+         "environment": "web", "port": 1, "latency_ns": 250, "converted": False},
         {"index": 1, "timestamp_ns": None, "stage": "demux", "reason": "no_match", "environment": None, "port": 1,
-         "latency_ns": 0},
+         "latency_ns": 0, "converted": False},
         {"index": 2, "timestamp_ns": 5, "stage": "source", "reason": "excluded", "environment": None, "port": 1,
-         "latency_ns": None},
+         "latency_ns": None, "converted": False},
         {"index": 3, "timestamp_ns": None, "stage": "transmit", "reason": "sent", "environment": "dns", "port": 1,
-         "latency_ns": 2},
+         "latency_ns": 2, "converted": False},
         {"index": 4, "timestamp_ns": None, "stage": "ring", "reason": "full", "environment": "environment 9",
-         "port": 1, "latency_ns": None},
+         "port": 1, "latency_ns": None, "converted": False},
     ]  # fmt: skip
 
 

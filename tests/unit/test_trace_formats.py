@@ -50,9 +50,15 @@ def test_snaplen_cut_is_flagged(tmp_path: Path) -> None:
     assert (trace[0].snapped, trace[0].wire_len, len(trace[0].data), trace.snapped) == (True, 1500, 20, 1)
 
 
-def test_wire_len_is_never_less_than_captured(tmp_path: Path) -> None:
-    trace = load(tmp_path, pcap([]) + record("<", 0, frame_bytes(0, 64), wire_len=10))
-    assert (trace[0].wire_len, trace[0].snapped) == (64, False)
+@pytest.mark.parametrize("limit", [1 << 30, 1], ids=["loaded", "streamed"])
+def test_r07_a_packet_is_no_longer_than_on_the_wire_nor_than_the_snaplen(tmp_path: Path, limit: int) -> None:
+    """As tcpdump counts them: `less 60` takes a packet of 98 captured bytes that was 42 bytes long."""
+    ng = Ng().section().interface(snaplen=50).packet(0, frame_bytes(0, 98), wire_len=42).packet(0, frame_bytes(1, 98))
+    classic = pcap([], snaplen=50) + record("<", 0, frame_bytes(0, 98), wire_len=42)
+    for data in (ng.out, classic + record("<", 0, frame_bytes(1, 98))):
+        first, second = load(tmp_path, data, memory_limit=limit)
+        assert (first.data, first.wire_len, first.snapped) == (frame_bytes(0, 42), 42, False)
+        assert (second.data, second.wire_len, second.snapped) == (frame_bytes(1, 50), 98, True)
 
 
 def test_old_minor_versions_have_their_lengths_swapped(tmp_path: Path) -> None:
@@ -70,9 +76,27 @@ def test_oversize_records_are_fates_and_the_next_ones_survive(tmp_path: Path, li
     assert [f.data for f in trace if not f.reason] == [frame_bytes(0), frame_bytes(2)]
 
 
-def test_fcs_length_of_a_classic_header_is_told(tmp_path: Path) -> None:
-    trace = load(tmp_path, pcap(timed(1), link_type=0x24000001))
-    assert (trace.interfaces[0].link_type, trace.interfaces[0].fcs_bytes) == (1, 4)
+@pytest.mark.parametrize("limit", [1 << 30, 1], ids=["loaded", "streamed"])
+def test_r07_an_fcs_is_no_part_of_the_frame(tmp_path: Path, limit: int) -> None:
+    """Of a packet that was cut only what is there of it; by the file's header, the interface or the packet's flags."""
+    frame, snapped = frame_bytes(0, 64), frame_bytes(1, 62)
+    classic = pcap([(0, frame)], link_type=0x24000001) + record("<", 0, snapped, wire_len=64)
+    by_packet = Ng().section().interface().packet(0, frame, options=struct.pack("<HHII", 2, 4, 4 << 5, 0))
+    by_packet.packet(0, snapped, wire_len=64, options=struct.pack("<HHIHHI", 2, 4, 4 << 5, 1, 4, 0))
+    interfaces = [
+        Ng().section().interface(options=[(13, bytes([told]))]).packet(0, frame).packet(0, snapped, wire_len=64).out
+        for told in (4, 32)
+    ]
+    for data in (classic, by_packet.out, *interfaces):
+        trace = load(tmp_path, data, memory_limit=limit)
+        assert [(f.data, f.wire_len, f.snapped) for f in trace] == [
+            (frame[:60], 60, False),
+            (snapped[:60], 60, False),
+        ]
+        assert (trace.fcs, trace.converted, trace.bytes) == (2, 0, 126)
+    for told, bytes_ in ((0, 0), (16, 2), (2, 2), (99, 0)):
+        trace = load(tmp_path, Ng().section().interface(options=[(13, bytes([told]))]).packet(0, frame).out)
+        assert trace.interfaces[0].fcs_bytes == bytes_
 
 
 @pytest.mark.parametrize("order", ["<", ">"], ids=["little", "big"])
@@ -83,9 +107,15 @@ def test_every_packet_block(tmp_path: Path, order: str) -> None:
     ng.block(5, b"statistics").packet(BASE * 10**6 + 7, b"")
     trace = load(tmp_path, ng.out)
     assert trace.broken is None
-    assert [f.data for f in trace] == [frame_bytes(0, 33), frame_bytes(1, 40), frame_bytes(2, 21), frame_bytes(3), b""]
+    assert [f.data for f in trace] == [
+        frame_bytes(0, 33),
+        frame_bytes(1, 40),
+        frame_bytes(2, 21),
+        frame_bytes(3, 40),
+        b"",
+    ]
     assert [f.stamp for f in trace] == [BASE * NS, 0, 0, BASE * NS + 5000, BASE * NS + 7000]
-    assert [f.snapped for f in trace] == [True, True, False, False, False]
+    assert [f.snapped for f in trace] == [True, True, False, True, False]
 
 
 def test_sections_of_either_order_have_interfaces_of_their_own(tmp_path: Path) -> None:

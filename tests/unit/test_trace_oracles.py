@@ -66,7 +66,9 @@ def test_scapy_agrees(path: Path, tmp_path: Path) -> None:
         is_ng = ours.format.startswith("pcapng")
         reader = RawPcapNgReader(file) if is_ng else RawPcapReader(file)
         theirs = list(reader)
-    assert [f.data for f in ours] == [data for data, _ in theirs]
+    assert [f.data for f in ours if not f.converted] == [
+        data for f, (data, _) in zip(ours, theirs, strict=True) if not f.converted
+    ]
     if is_ng or not theirs:
         return
     unit = 1 if reader.nano else 1000
@@ -84,7 +86,9 @@ def test_tshark_agrees_on_times_and_lengths(path: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     rows = [row for line in result.stdout.splitlines() if (row := line.split("\t"))[3]]  # others are not packets
     ours = list(Trace.load(path))
-    assert [(len(f.data), f.wire_len) for f in ours] == [(int(row[1]), max(int(row[1]), int(row[2]))) for row in rows]
+    assert [(len(f.data), f.wire_len) for f in ours if not f.converted] == [
+        (int(row[1]), int(row[2])) for f, row in zip(ours, rows, strict=True) if not f.converted
+    ]
     stamped = [(f.stamp, row[0]) for f, row in zip(ours, rows, strict=True) if f.stamp and row[0]]
     assert all(stamp == min(int(Decimal(text) * NS), LATEST) for stamp, text in stamped)
 
@@ -139,7 +143,9 @@ def test_editcap_converts_without_a_change(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("path", "reader"), [("ipv6.pcap", PcapReader), ("interfaces.pcapng", PcapNgReader)])
 def test_scapy_dissects_what_we_read(path: str, reader: type[PcapReader]) -> None:
     with reader(str(ROOT / "captures" / path)) as packets:
-        assert [bytes(packet) for packet in packets] == [f.data for f in Trace.load(ROOT / "captures" / path)]
+        ours = list(Trace.load(ROOT / "captures" / path))
+        for packet, frame in zip(packets, ours, strict=True):
+            assert frame.converted or bytes(packet) == frame.data
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "captures" / "bad").glob("*")), ids=name)
