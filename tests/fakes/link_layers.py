@@ -15,11 +15,11 @@ RECEIVER = bytes.fromhex("0299aabbccdd")
 ROUTER = bytes.fromhex("0277777777ee")
 V4, V6 = 0x0800, 0x86DD
 PACKETS: list[tuple[int, bytes]] = [
-    (V4, bytes(IP(src="10.1.2.3", dst="10.4.5.6") / UDP(sport=1025, dport=53) / b"query")),
-    (V4, bytes(IP(src="10.1.2.3", dst="224.129.2.3") / UDP(sport=1025, dport=5353) / b"to a group")),
+    (V4, bytes(IP(src="10.1.2.3", dst="10.4.5.6") / UDP(sport=1025, dport=9053) / b"query")),
+    (V4, bytes(IP(src="10.1.2.3", dst="224.129.2.3") / UDP(sport=1025, dport=9353) / b"to a group")),
     (V4, bytes(IP(src="10.1.2.3", dst="10.4.5.6") / TCP(sport=1025, dport=80))),
     (V6, bytes(IPv6(src="2001:db8::1", dst="2001:db8::2") / TCP(sport=1025, dport=443))),
-    (V6, bytes(IPv6(src="2001:db8::1", dst="ff02::1:2") / UDP(sport=546, dport=547) / b"solicit")),
+    (V6, bytes(IPv6(src="2001:db8::1", dst="ff02::1:2") / UDP(sport=9546, dport=9547) / b"solicit")),
 ]
 ARP_REQUEST = bytes(ARP(op=1, hwsrc="02:11:22:33:44:55", psrc="10.1.2.3", pdst="10.4.5.6"))
 
