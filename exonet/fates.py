@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Per-packet fates: `struct exo_fate` records of the native ledger, streamed into a Parquet file with bounded memory.
 
-Columns: index (the frame's number in its source), timestamp_ns (the capture's own; null where there is none), stage,
+Columns: index (the packet's number in its source), segment (0, or which it is of those the packet was cut into),
+timestamp_ns (the capture's own; null where there is none), stage,
 reason, environment, port, latency_ns (arrival to end; null for what never arrived at the machine), converted (to an
 Ethernet frame from a packet of another link type).
 """
@@ -31,10 +32,13 @@ RECORD = numpy.dtype(
         ("port", "u2"),
     ]
 )
+#: The bits of a frame's number that say which segment of its packet it is.
+SEGMENT = numpy.uint64(lib.EXO_SEGMENT_MASK << lib.EXO_SEGMENT_SHIFT)
 WORD = pyarrow.dictionary(pyarrow.int16(), pyarrow.string())
 SCHEMA = pyarrow.schema(
     [
         ("index", pyarrow.uint64()),
+        ("segment", pyarrow.uint16()),
         ("timestamp_ns", pyarrow.uint64()),
         ("stage", WORD),
         ("reason", WORD),
@@ -158,7 +162,8 @@ def columns(records: Any, name_of: Callable[[int], str]) -> Any:
     )
     return pyarrow.record_batch(
         [
-            pyarrow.array(records["id"]),
+            pyarrow.array(records["id"] & ~SEGMENT),
+            pyarrow.array((records["id"] & SEGMENT) >> lib.EXO_SEGMENT_SHIFT, pyarrow.uint16()),
             pyarrow.array(records["stamp"], mask=records["stamp"] == 0),
             _dictionary(stages, records["reason"]),
             _dictionary(reasons, records["reason"]),

@@ -9,7 +9,7 @@ from exonet.cli import common
 from exonet.cli.outputs import check_outputs, outputs
 from exonet.clock import NS_PER_S
 from exonet.errors import UsageError
-from exonet.lab.plan import Networks, Plan, TapSource, Tenant
+from exonet.lab.plan import DEFAULT_MTU, MTU_MAX, MTU_MIN, Networks, Plan, TapSource, Tenant
 from exonet.lab.progress import Progress
 
 EPILOG = """\
@@ -48,7 +48,11 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--namespace", metavar="NS", help="the network namespace in which the device is")
     parser.add_argument(
-        "--mtu", type=common.count(68, 65521), default=1500, metavar="N", help="of the device (default 1500)"
+        "--mtu",
+        type=common.count(MTU_MIN, MTU_MAX),
+        default=DEFAULT_MTU,
+        metavar="N",
+        help="of the device (default 1500)",
     )
     parser.add_argument(
         "--no-ipv6", action="store_true", help="no IPv6 on the device, so that the kernel sends nothing of its own"

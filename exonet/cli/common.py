@@ -13,7 +13,7 @@ from typing import NoReturn, TypeVar
 from exonet.clock import SPIN_NS, Clock, parse_duration
 from exonet.errors import INTERRUPTED, ExonetError, MissingError, UsageError
 from exonet.gate.naming import find
-from exonet.lab.plan import Settings, Tenant, parse_count, parse_ring
+from exonet.lab.plan import MTU_MAX, MTU_MIN, Settings, Tenant, parse_count, parse_ring
 from exonet.lab.results import Result
 from exonet.wording import printable
 
@@ -190,6 +190,21 @@ def add_memory(parser: argparse._ActionsContainer) -> None:
         default=1 << 30,
         metavar="SIZE",
         help="stream captures larger than this (default 1GiB)",
+    )
+
+
+def add_mtu(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--mtu",
+        type=count(MTU_MIN, MTU_MAX),
+        metavar="N",
+        help="the NIC takes IP packets of up to N bytes, 68 to 65521 (default: frames of up to 9728 bytes)",
+    )
+    parser.add_argument(
+        "--resegment",
+        action="store_true",
+        help="cut packets longer than the MTU (default 1500) as the sender's NIC did after the capture: TCP at the "
+        "connection's MSS, UDP into IP fragments, checksums right; an IP length of 0 is the captured length",
     )
 
 

@@ -103,6 +103,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="where drops.csv, drops.parquet, drops.json and drops.png go"
     )
+    common.add_mtu(parser)
     common.add_impair(parser)
     common.add_pcap_out(parser)
     common.add_trace(parser)
@@ -176,5 +177,9 @@ def plan_of(arguments: argparse.Namespace, command: Sequence[str]) -> Plan:
         raise UsageError("drops --tap is live: it cannot run on the virtual clock")
     tenants = merge(arguments.bind or [Tenant.parse_binding(EVERYTHING)])
     settings = replace(common.settings(arguments), descriptors=arguments.descriptors or 1024)
-    source = TapSource(name=arguments.tap, ipv6=False) if arguments.tap else TraceSource(path=arguments.trace)
+    if arguments.tap and (arguments.mtu is not None or arguments.resegment):
+        raise UsageError("drops --tap: --mtu and --resegment are for captures")
+    source: TraceSource | TapSource = TapSource(name=arguments.tap or "", ipv6=False)
+    if not arguments.tap:
+        source = TraceSource(path=arguments.trace, mtu=arguments.mtu, resegment=arguments.resegment)
     return Plan(source=source, tenants=tenants, settings=settings, command=common.command_line(command))

@@ -91,6 +91,7 @@ def add(commands: Any) -> None:
         action="store_true",
         help="compute checksums anew (captures of offloading hosts have wrong ones)",
     )
+    common.add_mtu(how)
     common.add_memory(how)
     how.add_argument(
         "--two-sided",
@@ -149,6 +150,8 @@ def plan_of(arguments: argparse.Namespace, command: Sequence[str]) -> Plan:
         rewrite=tuple(arguments.rewrite),
         fix_checksums=arguments.fix_checksums,
         memory=arguments.memory,
+        mtu=arguments.mtu,
+        resegment=arguments.resegment,
         two_sided=arguments.two_sided,
         clients=tuple(arguments.clients),
     )

@@ -9,7 +9,7 @@
 
 #include "machine_private.h"
 
-enum { MOST_PIECES = 32 };
+enum { MOST_PIECES = 48 };      /* buffers of 2,048 bytes that begin at staggered places hold the longest frame */
 
 #define PATIENCE_NS 200000000u
 

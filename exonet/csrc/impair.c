@@ -235,13 +235,9 @@ static int32_t impair_receive(struct exo_wire *wire, struct exo_frame *out, uint
 static int32_t impair_send(struct exo_wire *wire, const struct exo_frame *in, uint32_t n, uint64_t now)
 {
     struct impair *impair = (struct impair *)wire;
-    struct exo_wire *inner = wrap_inner(wire);
-    if (!impair->want.both) {
-        int32_t taken = inner->send(inner, in, n, now);
-        if (taken > 0)
-            count_sent(wire, in, (uint32_t)taken);
-        return taken;
-    }
+    if (!impair->want.both)
+        return wrap_send(wire, in, n, now);
+    wrap_inner(wire);
     if (impair->send_error) {
         int32_t error = impair->send_error;
         impair->send_error = 0;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The other wires: tap, cable, and the wrappers impair, tee and pace. Each maker returns NULL where there is no memory.
+ * The other wires: tap, cable, and the wrappers impair, tee, pace and resegment. Each maker returns NULL where there is no memory.
  * Counting: a wire counts in[], copies[] and its own drops of stage SOURCE; out[] is counted by the port that takes the frame.
  * close() of a wrapper frees the wrapper only: the wire inside is its maker's, and is closed after it.
  * A wrapper's fd follows its inner wire's and may change with every call: -1 while a clock, not a descriptor, decides.
@@ -77,3 +77,17 @@ enum exo_pace { EXO_PACE_STAMPS, EXO_PACE_FRAMES, EXO_PACE_BITS, EXO_PACE_MAX };
 struct exo_wire *exo_pace_new(struct exo_wire *inner, uint32_t kind, uint64_t multiply, uint64_t divide);
 /* Frames whose stamp lay before their predecessor's: let out at once (R7). */
 uint64_t exo_pace_backward(const struct exo_wire *wire);
+
+/* Frame k of those that a packet was cut into has the packet's number plus k << EXO_SEGMENT_SHIFT. */
+enum exo_segment_number { EXO_SEGMENT_SHIFT = 43, EXO_SEGMENT_MASK = 8191 };
+
+struct exo_resegment_counters {
+    uint64_t packets;        /* that were cut, or whose missing IP length was filled in */
+    uint64_t segments;       /* that they became */
+    uint64_t snapped;        /* super-frames of which the snaplen left a part: they pass as they are */
+};
+
+/* mtu: the longest IP packet, 68..65521. beside: NULL, or a resegment wire for the other direction of the same traffic, whose connections
+ * this one shares. */
+struct exo_wire *exo_resegment_new(struct exo_wire *inner, uint32_t mtu, uint64_t seed, struct exo_wire *beside);
+const struct exo_resegment_counters *exo_resegment_counters(const struct exo_wire *wire);

@@ -6,6 +6,7 @@
 #define EXO_MACHINE_PRIVATE_H
 
 #include "exo_kernel.h"
+#include "segment.h"
 
 enum { EXO_MOST_PIECES = 18 };   /* of a frame that a LibOS sends */
 enum { NEIGHBOURS = 1024, HELD_FRAGMENTS = 64, FRAGMENT_FLOWS = 1024, FRAGMENT_WAYS = 4, FRAGMENT_SOURCES = 256, WATCHES = 512 };
@@ -225,18 +226,6 @@ void exo_quoted_owners(const struct exo_demux *demux, const struct exo_frame *fr
 int32_t exo_asked(struct exo_machine *m, const struct exo_frame *frame, const struct exo_l3 *l3, int32_t pings, struct exo_env **owner);
 uint32_t exo_any_binding(const struct exo_machine *m, const struct exo_env *env, uint32_t port);
 uint32_t exo_asked_owner(struct exo_machine *m, const struct exo_frame *frame, uint32_t owner);
-/* segment.c: how a super-frame is cut. Find: 0: it is none that its descriptor says it is, or would be too many. */
-enum { EXO_MOST_SEGMENTS = 128 };
-struct exo_segments {
-    const uint8_t *frame;
-    uint32_t length;
-    uint32_t l3, l4, headers;              /* where the IP header, the transport header and the payload begin */
-    uint32_t ip4, tcp;
-    uint32_t size, count;
-};
-int32_t exo_segments_find(struct exo_segments *s, const struct exo_frame *frame, const struct exo_transmit *t);
-uint32_t exo_segments_length(const struct exo_segments *s, uint32_t i);
-void exo_segments_cut(const struct exo_segments *s, uint32_t i, uint8_t *to);
 /* transmit.c */
 uint32_t exo_transmit_some(struct exo_machine *m, struct exo_env *env, uint32_t max);
 int32_t exo_transmit_waiting(struct exo_env *env);

@@ -42,6 +42,7 @@ struct exo_nic_counters {
     uint64_t tx_bytes;
     uint64_t tx_descriptors;
     uint64_t interrupts;
+    uint64_t rx_longest;     /* bytes of the longest frame that was rx_long */
     uint64_t switched;       /* frames of the port's own environments turned round */
 };
 

@@ -99,6 +99,13 @@ void nic_fifo_flush(struct exo_nic *nic, uint64_t now)
     }
 }
 
+static void lose_long(struct exo_nic *nic, const struct exo_frame *frame, uint64_t now)
+{
+    if (nic_wire_length(frame) > nic->counters.rx_longest)
+        nic->counters.rx_longest = nic_wire_length(frame);
+    lose(nic, frame, EXO_R_NIC_RX_LONG, &nic->counters.rx_long, now);
+}
+
 /* A frame that passed the filter but is no good, or that no receiver is there for. The order is the hardware's: length, then CRC. */
 static int bad(struct exo_nic *nic, const struct exo_frame *frame, uint64_t now)
 {
@@ -108,7 +115,7 @@ static int bad(struct exo_nic *nic, const struct exo_frame *frame, uint64_t now)
     else if (frame->len < NIC_HEADER)
         lose(nic, frame, EXO_R_NIC_RX_SHORT, &counters->rx_short, now);
     else if (nic_wire_length(frame) > nic->longest)
-        lose(nic, frame, EXO_R_NIC_RX_LONG, &counters->rx_long, now);
+        lose_long(nic, frame, now);
     else if (frame->flags & EXO_F_BAD_CRC)
         lose(nic, frame, EXO_R_NIC_RX_CRC, &counters->rx_crc, now);
     else

@@ -127,15 +127,6 @@ static int32_t pace_receive(struct exo_wire *wire, struct exo_frame *out, uint32
     return (int32_t)n;
 }
 
-static int32_t pace_send(struct exo_wire *wire, const struct exo_frame *in, uint32_t n, uint64_t now)
-{
-    struct exo_wire *inner = wrap_inner(wire);
-    int32_t taken = inner->send(inner, in, n, now);
-    if (taken > 0)
-        count_sent(wire, in, (uint32_t)taken);
-    return taken;
-}
-
 static uint64_t pace_next_due(struct exo_wire *wire, uint64_t now)
 {
     struct pace *pace = (struct pace *)wire;
@@ -168,7 +159,7 @@ struct exo_wire *exo_pace_new(struct exo_wire *inner, uint32_t kind, uint64_t mu
     pace->divide = divide;
     pace->wrap.inner = inner;
     pace->wrap.wire = (struct exo_wire){
-        .receive = pace_receive, .send = pace_send, .next_due = pace_next_due, .held = pace_held,
+        .receive = pace_receive, .send = wrap_send, .next_due = pace_next_due, .held = pace_held,
         .fate = inner->fate ? wrap_fate : NULL, .close = pace_close, .fd = inner->fd,
     };
     return &pace->wrap.wire;

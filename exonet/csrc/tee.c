@@ -39,7 +39,7 @@ struct tee {
 
 static struct entry **bucket_of(struct tee *tee, uint64_t id)
 {
-    return &tee->bucket[(id ^ id / COPY_ID) & (tee->buckets - 1)];
+    return &tee->bucket[(id ^ id / SEGMENT_ID) & (tee->buckets - 1)];
 }
 
 static struct entry *find(struct tee *tee, uint64_t id)

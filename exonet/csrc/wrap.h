@@ -11,6 +11,8 @@
 
 /* A copy made by duplication keeps its original's number in the low bits of its own, so both are unique and traceable. */
 #define COPY_ID (UINT64_C(1) << 56)
+/* A segment that a packet was cut into has its place in the bits between, from 0; EXO_SEGMENT_SHIFT says where they begin. */
+#define SEGMENT_ID (UINT64_C(1) << EXO_SEGMENT_SHIFT)
 
 struct exo_wrap {
     struct exo_wire wire;
@@ -42,7 +44,7 @@ static inline uint64_t wrap_held(struct exo_wire *wire)
 static inline void count_received(struct exo_wire *wire, const struct exo_frame *frames, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)
-        wire->rx_bytes += frames[i].wire_len;
+        wire->rx_bytes += frames[i].len;
     wire->rx_frames += n;
 }
 
@@ -51,6 +53,15 @@ static inline void count_sent(struct exo_wire *wire, const struct exo_frame *fra
     for (uint32_t i = 0; i < n; i++)
         wire->tx_bytes += frames[i].len;
     wire->tx_frames += n;
+}
+
+static inline int32_t wrap_send(struct exo_wire *wire, const struct exo_frame *in, uint32_t n, uint64_t now)
+{
+    struct exo_wire *inner = wrap_inner(wire);
+    int32_t taken = inner->send(inner, in, n, now);
+    if (taken > 0)
+        count_sent(wire, in, (uint32_t)taken);
+    return taken;
 }
 
 /* A frame with bytes of its own, in a list ordered by due. */

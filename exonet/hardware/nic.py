@@ -115,6 +115,7 @@ class NicCounters:
     tx_bytes: int
     tx_descriptors: int
     interrupts: int
+    rx_longest: int
     switched: int
 
 

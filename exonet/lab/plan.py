@@ -25,6 +25,8 @@ _BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 _KEYS = ("stack", "local", "port", "side", "mac", "buffers")
 _LOCALS = ("any", "none")
 SIDES = ("clients", "servers")
+#: Of IP packets, bytes: with an Ethernet header the longest is a frame of 65,535.
+MTU_MIN, MTU_MAX, DEFAULT_MTU = 68, 65521, 1500
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +298,9 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceSource:
-    """A capture to replay, and how."""
+    """A capture to replay, and how. mtu: what the NIC takes; None: frames of up to 9,728 bytes, as it comes. resegment:
+    longer packets are cut, at 1,500 bytes where no MTU is said.
+    """
 
     path: Path
     speed: str = "x1"
@@ -308,6 +312,8 @@ class TraceSource:
     rewrite: tuple[str, ...] = ()
     fix_checksums: bool = False
     memory: int = 1 << 30
+    mtu: int | None = None
+    resegment: bool = False
     two_sided: bool = False
     clients: tuple[str, ...] = ()
 
@@ -319,7 +325,7 @@ class TapSource:
     name: str
     hosts: tuple[str, ...] = ()
     namespace: str | None = None
-    mtu: int = 1500
+    mtu: int = DEFAULT_MTU
     ipv6: bool = True
 
 

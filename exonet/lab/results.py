@@ -21,6 +21,7 @@ from exonet.lab.figures import figures
 from exonet.lab.hostload import HostLoad
 from exonet.lab.progress import format_rate
 from exonet.ledger import Ledger
+from exonet.wire.resegment import ResegmentCounters
 
 SCHEMA = 1
 
@@ -55,13 +56,17 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One run. `notes`: sentences a person must read before the numbers. `failed`: a LibOS died or a wire broke."""
+    """One run. `notes`: sentences a person must read before the numbers. `hints`: lines below the ledger. `cut`: of
+    --resegment. `failed`: a LibOS died or a wire broke.
+    """
 
     run: Mapping[str, Any]
     ledger: Ledger
     environments: tuple[Mapping[str, Any], ...]
     timing: Timing
     notes: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
+    cut: ResegmentCounters | None = None
     failed: bool = False
     interrupted: bool = False
 
@@ -69,10 +74,13 @@ class Result:
         return {
             "schema": SCHEMA,
             "run": {**self.run, "notes": list(self.notes), "failed": self.failed, "interrupted": self.interrupted},
-            "ledger": self.ledger.to_json(),
+            "ledger": {**self.ledger.to_json(), **self._cut()},
             "environments": [dict(environment) for environment in self.environments],
             "timing": self.timing.to_json(),
         }
+
+    def _cut(self) -> dict[str, int]:
+        return {} if self.cut is None else {"resegmented": self.cut.packets, "segments": self.cut.segments}
 
     def write_json(self, path: str) -> None:
         """Writes to `path`, or to stdout where it is "-". UsageError or RunError where that cannot be."""
@@ -97,7 +105,8 @@ class Result:
         if timing.host is not None and timing.host.busy:
             line += f"\nthe host was busy meanwhile: {timing.host}; rates, latencies and losses may be noise"
         each = "\n".join(["", *figures(self.environments, timing.seconds), ""])
-        return f"{self.ledger.table(width, self.environments, ascii_only=ascii_only)}\n{each}{line}"
+        table = self.ledger.table(width, self.environments, ascii_only=ascii_only)
+        return "\n".join([table, *self.hints, f"{each}{line}"])
 
 
 def version() -> str:

@@ -15,6 +15,7 @@ from exonet.kernel.spec import LibOSSpec, MachineConfig
 from exonet.lab.figures import with_rates
 from exonet.lab.hostload import HostLoad, HostWatch
 from exonet.lab.load import MARGIN_NS, TapLoad
+from exonet.lab.longer import cut, hints
 from exonet.lab.plan import Plan, TraceSource
 from exonet.lab.progress import Progress
 from exonet.lab.results import Result, Timing, host
@@ -125,6 +126,8 @@ def _go(machine: Machine, plan: Plan, source: Source, progress: Progress | None,
         environments=tuple(reports),
         timing=_timing(plan, source, ledger.delivered, wall_s, machine_s, host_load),
         notes=(*source.notes, *_warnings(reports)),
+        hints=tuple(hints(machine, plan, ledger)),
+        cut=cut(machine.wires),
         failed=any(not report["alive"] or _hangs(report) for report in reports),
         interrupted=not finished,
     )

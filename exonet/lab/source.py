@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The wires of a run: a capture as it is to be replayed, or TAP devices, with what a person must know of them."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +12,12 @@ from exonet.filters.libpcap import Libpcap, Program
 from exonet.filters.optimiser import compile_checked
 from exonet.filters.syntax import to_pcap
 from exonet.lab.files import of_wire
-from exonet.lab.plan import Plan, Settings, TapSource, TraceSource
+from exonet.lab.plan import DEFAULT_MTU, Plan, Settings, TapSource, TraceSource
 from exonet.wire.capture import Trace, link_type_name
 from exonet.wire.impair import Impair, Impairments
 from exonet.wire.link import Wire
 from exonet.wire.pcap import PcapWire, split
+from exonet.wire.resegment import Resegment
 from exonet.wire.rewrite import Rewrite
 from exonet.wire.speed import Speed
 from exonet.wire.tap import TapWire
@@ -97,13 +99,26 @@ def trace_source(source: TraceSource, settings: Settings, stack: ExitStack, trac
         "fix_checksums": source.fix_checksums,
     }
     notes = trace_notes(trace)
-    wires = split(trace, clients=source.clients, **options) if source.two_sided else (PcapWire(trace, **options),)
+    wires: tuple[Wire, ...] = (
+        split(trace, clients=source.clients, **options) if source.two_sided else (PcapWire(trace, **options),)
+    )
     for wire in wires:
         stack.enter_context(wire)
+    if source.resegment:
+        wires = resegmented(wires, source.mtu or DEFAULT_MTU, settings.seed, stack)
     total = None if trace.streamed or source.loop == 0 else trace.count * source.loop
     if source.limit is not None and total is not None:
         total = min(total, source.limit)
     return Source(wires, total, notes)
+
+
+def resegmented(wires: Sequence[Wire], mtu: int, seed: int, stack: ExitStack) -> tuple[Wire, ...]:
+    """Wires around these that cut what is longer; they learn of the connections together."""
+    around: list[Resegment] = []
+    for wire in wires:
+        beside = around[0] if around else None
+        around.append(stack.enter_context(Resegment(wire, mtu=mtu, seed=seed, beside=beside)))
+    return tuple(around)
 
 
 def pointers(option: str, text: str | None) -> Pointers | None:

@@ -4,6 +4,7 @@
 from collections.abc import Sequence
 from importlib import metadata
 
+from exonet.abi import lib
 from exonet.errors import ExhaustedError, UsageError
 from exonet.filters.compile import CompiledFilter, compile_filter
 from exonet.filters.region import Kind, conflict, difference, relation
@@ -15,11 +16,12 @@ from exonet.kernel.regions import taker, unicast
 from exonet.kernel.schedule import CostModel, InterruptMode, Slice
 from exonet.kernel.spec import LibOSSpec, MachineConfig
 from exonet.kernel.standing import clash
-from exonet.lab.plan import SIDES, Plan, Settings, TapSource, Tenant, TraceSource
+from exonet.lab.plan import DEFAULT_MTU, SIDES, Plan, Settings, TapSource, Tenant, TraceSource
 from exonet.wire.speed import Speed, SpeedKind
 from exonet.wording import quoted
 
 MOST_PORTS = 64
+ETHERNET_OVERHEAD = 14 + 2 * 4  # a header and two VLAN tags
 
 
 def check_tenants(tenants: Sequence[Tenant]) -> None:
@@ -109,7 +111,7 @@ def libos_spec(tenant: Tenant, plan: Plan) -> LibOSSpec:
         local=tenant.local or unsaid,
         any_address=replayed and not (tenant.addresses and tenant.mac),
         groups="all" if replayed else "stack",
-        mtu=plan.source.mtu if isinstance(plan.source, TapSource) else 1500,
+        mtu=plan.source.mtu or DEFAULT_MTU,
         process=plan.settings.is_process(tenant),
         entries=plan.settings.rings,
         receive_buffers=buffers,
@@ -153,6 +155,14 @@ def nic_config(plan: Plan) -> NicConfig:
         descriptors=settings.descriptors,
         fifo_bytes=settings.fifo_bytes,
         mode=NicMode.BACKPRESSURE if mode == "backpressure" else NicMode.DROP,
+        max_frame=max_frame(plan.source),
         promiscuous=isinstance(plan.source, TraceSource),
         seed=settings.seed,
     )
+
+
+def max_frame(source: TraceSource | TapSource) -> int:
+    """Bytes of the longest frame of the source's MTU, with two VLAN tags, as Linux drivers count it."""
+    least = NicConfig().max_frame if isinstance(source, TapSource) or source.mtu is None else 0
+    longest: int = lib.EXO_MAX_FRAME
+    return max(least, min((source.mtu or 0) + ETHERNET_OVERHEAD, longest))

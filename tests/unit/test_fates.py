@@ -39,15 +39,19 @@ def test_each_fate_becomes_a_row(native: Any, tmp_path: Path) -> None:
     table = parquet.read_table(path)
     assert table.schema.equals(SCHEMA)
     assert table.to_pylist() == [
-        {"index": 0, "timestamp_ns": 1_700_000_000_000_000_001, "stage": "stack", "reason": "delivered",
+        {"index": 0, "segment": 0, "timestamp_ns": 1_700_000_000_000_000_001, "stage": "stack", "reason": "delivered",
          "environment": "web", "port": 1, "latency_ns": 250, "converted": False},
-        {"index": 1, "timestamp_ns": None, "stage": "demux", "reason": "no_match", "environment": None, "port": 1,
+        {"index": 1, "segment": 0, "timestamp_ns": None, "stage": "demux", "reason": "no_match",
+         "environment": None, "port": 1,
          "latency_ns": 0, "converted": False},
-        {"index": 2, "timestamp_ns": 5, "stage": "source", "reason": "excluded", "environment": None, "port": 1,
+        {"index": 2, "segment": 0, "timestamp_ns": 5, "stage": "source", "reason": "excluded",
+         "environment": None, "port": 1,
          "latency_ns": None, "converted": False},
-        {"index": 3, "timestamp_ns": None, "stage": "transmit", "reason": "sent", "environment": "dns", "port": 1,
+        {"index": 3, "segment": 0, "timestamp_ns": None, "stage": "transmit", "reason": "sent",
+         "environment": "dns", "port": 1,
          "latency_ns": 2, "converted": False},
-        {"index": 4, "timestamp_ns": None, "stage": "ring", "reason": "full", "environment": "environment 9",
+        {"index": 4, "segment": 0, "timestamp_ns": None, "stage": "ring", "reason": "full",
+         "environment": "environment 9",
          "port": 1, "latency_ns": None, "converted": False},
     ]  # fmt: skip
 
