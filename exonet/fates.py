@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Per-packet fates: `struct exo_fate` records of the native ledger, streamed into a Parquet file with bounded memory.
+"""Per-packet fates: `struct exo_fate` records of the native ledger, streamed into a file with bounded memory: CSV where
+its name ends so, else Parquet.
 
 Columns: index (the packet's number in its source), segment (0, or which it is of those the packet was cut into),
 timestamp_ns (the capture's own; null where there is none), stage,
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy
 import pyarrow
-from pyarrow import parquet
+from pyarrow import csv, parquet
 
 from exonet.abi import check, ffi, lib, reason_name, stage_name
 from exonet.closing import Closing
@@ -54,7 +55,7 @@ class Fates(Closing):
     """Records the fates of a machine's frames into `path`. Call drain() when the loop comes back with EXO_RUN_FATES.
 
     native: the machine's `struct exo_ledger *`. name_of: an environment's name by number. capacity: fates between two
-    drains. `lost` counts fates that found no room; the file's metadata has it under `exonet.fates_lost`.
+    drains. `lost` counts fates that found no room; a Parquet file's metadata has it under `exonet.fates_lost`.
     UsageError where the file cannot be made. Where it takes no more, recording ends and the run goes on: `close` says
     so (RunError), once.
     """
@@ -78,7 +79,7 @@ class Fates(Closing):
         self._error: ExonetError | None = None
         self._writer: Any = None
         try:
-            self._writer = parquet.ParquetWriter(self.path, SCHEMA, compression="zstd")
+            self._writer = _Csv(self.path) if self.path.suffix == ".csv" else _Parquet(self.path)
         except OSError as error:
             self._fail(error)
             if isinstance(self._error, UsageError):
@@ -116,8 +117,7 @@ class Fates(Closing):
         if self._writer is None:
             return
         try:
-            self._writer.add_key_value_metadata({"exonet.schema": "1", "exonet.fates_lost": str(self.lost)})
-            self._writer.close()
+            self._writer.end(self.lost)
         except OSError as error:
             self._fail(error)
         self._stop()
@@ -135,11 +135,11 @@ class Fates(Closing):
         records = numpy.concatenate(self._pending)
         self._pending, self._pending_rows = [], 0
         try:
-            self._writer.write_batch(columns(records, self._name_of))
+            self._writer.write(columns(records, self._name_of))
         except OSError as error:
             self._fail(error)
             with suppress(OSError):
-                self._writer.close()
+                self._writer.end(self.lost)
             self._stop()
 
     def _fail(self, error: OSError) -> None:
@@ -147,9 +147,45 @@ class Fates(Closing):
             self._error = not_written(f"fates file {self.path}", error)
 
     def _stop(self) -> None:
-        self._writer.is_open = False  # where it could not be closed it would try again when it is collected
+        self._writer.forget()
         self._writer = None
         lib.exo_ledger_record(self._native, 0)
+
+
+class _Parquet:
+    def __init__(self, path: Path) -> None:
+        self._file = parquet.ParquetWriter(path, SCHEMA, compression="zstd")
+
+    def write(self, batch: Any) -> None:
+        self._file.write_batch(batch)
+
+    def end(self, lost: int) -> None:
+        self._file.add_key_value_metadata({"exonet.schema": "1", "exonet.fates_lost": str(lost)})
+        self._file.close()
+
+    def forget(self) -> None:
+        self._file.is_open = False  # where it could not be closed it would try again when it is collected
+
+
+class _Csv:
+    """The same columns with a header; what has no value is an empty field."""
+
+    def __init__(self, path: Path) -> None:
+        self._schema = pyarrow.schema(
+            [field.with_type(pyarrow.string()) if field.type == WORD else field for field in SCHEMA]
+        )
+        options = csv.WriteOptions(quoting_style="needed")
+        self._file = csv.CSVWriter(path, self._schema, write_options=options)
+
+    def write(self, batch: Any) -> None:
+        plain = [column.cast(field.type) for column, field in zip(batch, self._schema, strict=True)]
+        self._file.write_batch(pyarrow.record_batch(plain, schema=self._schema))
+
+    def end(self, lost: int) -> None:
+        self._file.close()
+
+    def forget(self) -> None:
+        pass
 
 
 def columns(records: Any, name_of: Callable[[int], str]) -> Any:

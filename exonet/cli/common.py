@@ -208,6 +208,21 @@ def add_mtu(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_max_gap(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--max-gap",
+        type=duration,
+        metavar="TIME",
+        help="at xN: a gap between two timestamps that is longer counts as so long, of capture time: at x10 a "
+        "--max-gap of 1s waits 0.1 s",
+    )
+
+
+def capture(text: str) -> Path:
+    """A capture's path; "-" is standard input."""
+    return Path("/dev/stdin" if text == "-" else text)
+
+
 def add_outputs(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what is written")
     group.add_argument(
@@ -217,7 +232,8 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
         "--fates",
         type=Path,
         metavar="FILE",
-        help="the fate of every packet as Parquet: index, timestamp_ns, stage, reason, environment, port, latency_ns",
+        help="the fate of every packet, as Parquet or (FILE.csv) CSV: "
+        "index, timestamp_ns, stage, reason, environment, port, latency_ns",
     )
     add_pcap_out(group)
     add_trace(group)
@@ -228,7 +244,7 @@ def add_pcap_out(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> N
         "--pcap-out",
         type=Path,
         metavar="FILE",
-        help="pcapng of what passed the wire, a comment with its fate on each packet",
+        help="what passed the wire: FILE.pcapng has a comment with its fate on each packet, FILE.pcap has none",
     )
 
 

@@ -51,7 +51,11 @@ def add(commands: Any) -> None:
     )
     parser.set_defaults(run=run)
     parser.add_argument(
-        "trace", nargs="?", type=Path, metavar="TRACE", help="the capture that is the load, looped as needed"
+        "trace",
+        nargs="?",
+        type=common.capture,
+        metavar="TRACE",
+        help="the capture that is the load, looped as needed; -: stdin",
     )
     parser.add_argument(
         "--tap", metavar="NAME", help="instead of a capture: live load through a TAP device of this name"
@@ -104,6 +108,8 @@ def add(commands: Any) -> None:
         "--out", type=Path, metavar="DIR", help="where drops.csv, drops.parquet, drops.json and drops.png go"
     )
     common.add_mtu(parser)
+    common.add_max_gap(parser)
+    common.add_memory(parser)
     common.add_impair(parser)
     common.add_pcap_out(parser)
     common.add_trace(parser)
@@ -170,6 +176,16 @@ def written(arguments: argparse.Namespace, rates: Sequence[Rate]) -> list[Output
     return report
 
 
+def load(arguments: argparse.Namespace) -> TraceSource:
+    return TraceSource(
+        path=arguments.trace,
+        max_gap_ns=arguments.max_gap,
+        memory=arguments.memory,
+        mtu=arguments.mtu,
+        resegment=arguments.resegment,
+    )
+
+
 def plan_of(arguments: argparse.Namespace, command: Sequence[str]) -> Plan:
     if (arguments.trace is None) == (arguments.tap is None):
         raise UsageError("drops: name a capture, or --tap NAME, and not both (see exonet drops --help)")
@@ -181,5 +197,5 @@ def plan_of(arguments: argparse.Namespace, command: Sequence[str]) -> Plan:
         raise UsageError("drops --tap: --mtu and --resegment are for captures")
     source: TraceSource | TapSource = TapSource(name=arguments.tap or "", ipv6=False)
     if not arguments.tap:
-        source = TraceSource(path=arguments.trace, mtu=arguments.mtu, resegment=arguments.resegment)
+        source = load(arguments)
     return Plan(source=source, tenants=tenants, settings=settings, command=common.command_line(command))

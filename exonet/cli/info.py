@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from exonet.cli import common
@@ -25,16 +24,18 @@ def add(commands: Any) -> None:
         "info", help="what a capture holds", description=__doc__.partition(": ")[2], epilog=EPILOG
     )
     parser.set_defaults(run=run)
-    parser.add_argument("trace", type=Path, metavar="TRACE", help="pcap or pcapng, gzip or not")
+    parser.add_argument("trace", type=common.capture, metavar="TRACE", help="pcap or pcapng, gzip or not; -: stdin")
     parser.add_argument("--json", action="store_true", help="as JSON on standard output")
     common.add_memory(parser)
 
 
 def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
-    from exonet.wire.capture import Trace  # late: help needs no capture reader
+    from exonet.lab.notes import odd_times  # late: help needs no capture reader
+    from exonet.wire.capture import Trace
 
     with Trace.load(arguments.trace, memory_limit=arguments.memory) as trace:
-        count = trace.count
+        count, times, odd = trace.count, trace.times, list(odd_times(trace))
+        failed = trace.broken is not None
         facts = {
             **trace.describe(),
             "link_types": list(trace.link_types),
@@ -43,11 +44,12 @@ def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
             "wire_bytes": trace.wire_bytes,
             "first_timestamp_ns": trace.first_timestamp,
             "last_timestamp_ns": trace.last_timestamp,
+            "times": {**asdict(times), "duration": times.duration, "odd": odd},
         }
         if arguments.json:
             print(json.dumps(facts, indent=2))
-            return 0
-        span = trace.last_timestamp - trace.first_timestamp
+            return common.exit_code(failed=failed, interrupted=False)
+        span = times.duration
         rows = [
             ("format", f"{trace.format}, {facts['interfaces']} interface{'s' if facts['interfaces'] != 1 else ''}"),
             *[("link type", line) for line in trace.told_of_link_types() or ["none"]],
@@ -62,10 +64,10 @@ def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
             ),
             ("bytes", f"{trace.bytes:,} captured, {trace.wire_bytes:,} on the wire"),
         ]
-        if trace.first_timestamp:
-            begin = datetime.fromtimestamp(trace.first_timestamp / NS_PER_S, UTC)
-            lasted = f"{format_duration(span)} from" if span >= 0 else "timestamps go back; the first is"
-            rows.append(("time", f"{lasted} {begin:%Y-%m-%d %H:%M:%S} UTC"))
+        if times.stamped:
+            begin = datetime.fromtimestamp(times.earliest // NS_PER_S, UTC)
+            rows.append(("time", f"{format_duration(span)} from {begin:%Y-%m-%d %H:%M:%S} UTC"))
+        rows += [("odd times", text) for text in odd]
         if span > 0:
             rows.append(
                 ("mean rate", f"{count * NS_PER_S / span:,.0f} packets/s, {trace.wire_bytes * 8e3 / span:,.2f} Mbit/s")
@@ -78,4 +80,4 @@ def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     print(arguments.trace)
     for label, text in rows:
         print(f"  {label:<11} {text}")
-    return 0
+    return common.exit_code(failed=failed, interrupted=False)

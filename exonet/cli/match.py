@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from exonet.cli import common
-from exonet.cli.outputs import check_outputs
+from exonet.cli.outputs import check_outputs, check_suffix
 from exonet.clock import NS_PER_S
 from exonet.errors import ExhaustedError, FilterError, MissingError, UndecomposableError, UsageError
 from exonet.wording import counted
@@ -56,7 +56,11 @@ def add(actions: Any) -> None:
     parser.set_defaults(run=run)
     parser.add_argument("text", metavar="FILTER", help="pcap-filter syntax, or an expression over header fields")
     parser.add_argument(
-        "captures", nargs="+", type=capture, metavar="CAPTURE", help="pcap or pcapng, gzip or not; - is standard input"
+        "captures",
+        nargs="+",
+        type=common.capture,
+        metavar="CAPTURE",
+        help="pcap or pcapng, gzip or not; - is standard input",
     )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--count", action="store_true", help="print how many there are in all captures, nothing else")
@@ -84,10 +88,6 @@ def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     return 0 if agreed and not any(count.broken for count in counts) else 1
 
 
-def capture(text: str) -> Path:
-    return Path("/dev/stdin" if text == "-" else text)
-
-
 def check_paths(arguments: argparse.Namespace) -> None:
     """What would be found out late, or would destroy a capture."""
     if arguments.check and (arguments.classifier or arguments.all or arguments.out):
@@ -103,6 +103,7 @@ def check_paths(arguments: argparse.Namespace) -> None:
         if not path.exists() or path.is_file():  # what is read from a pipe is gone
             open_capture(path).close()
     check_outputs([("--out", arguments.out)], arguments.captures)
+    check_suffix("--out", arguments.out, (".pcapng",))
 
 
 def listed(classifier: Any, counts: Sequence[Any], arguments: argparse.Namespace) -> bool:

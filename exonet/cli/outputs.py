@@ -11,7 +11,10 @@ from pathlib import Path
 
 from exonet.errors import UsageError
 
-__all__ = ["Output", "check_outputs", "outputs"]
+__all__ = ["Output", "check_outputs", "check_suffix", "outputs"]
+
+#: What a file's name says of its format, by option; the first is the default for what is no file.
+SUFFIXES = {"--fates": (".parquet", ".csv"), "--pcap-out": (".pcapng", ".pcap")}
 
 #: An option and its file, as it was given.
 Output = tuple[str, Path | str | None]
@@ -44,6 +47,17 @@ def check_outputs(written: Sequence[Output], captures: Sequence[Path] = (), cost
         file, own = _file(path), f"the file of {option}"
         if file is not None and taken.setdefault(file, own) != own:
             raise UsageError(f"{option} {path}: it is {taken[file]}")
+    for option, given in written:
+        if given is not None and option in SUFFIXES:
+            check_suffix(option, Path(given), SUFFIXES[option])
+
+
+def check_suffix(option: str, path: Path, known: Sequence[str]) -> None:
+    """UsageError where a file's name says that it is something else; a device or a pipe has no format in its name."""
+    if known and path.suffix not in known and (path.is_file() or not path.exists()):
+        told = f'"{path.suffix}" is not known' if path.suffix else "it says no format"
+        pack = ", and compress it afterwards" if path.suffix in (".gz", ".zst", ".xz", ".bz2") else ""
+        raise UsageError(f"{option} {path}: {told}; end it with {' or '.join(known)}{pack}")
 
 
 def _file(path: Path) -> tuple[int, int] | Path | None:

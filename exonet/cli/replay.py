@@ -3,7 +3,6 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from exonet.cli import common
@@ -57,7 +56,7 @@ def add(commands: Any) -> None:
         takes_filter=True,
     )
     parser.set_defaults(run=run)
-    parser.add_argument("trace", type=Path, metavar="TRACE", help="pcap or pcapng, gzip or not")
+    parser.add_argument("trace", type=common.capture, metavar="TRACE", help="pcap or pcapng, gzip or not; -: stdin")
     parser.add_argument(
         "--bind",
         action="append",
@@ -92,6 +91,7 @@ def add(commands: Any) -> None:
         help="compute checksums anew (captures of offloading hosts have wrong ones)",
     )
     common.add_mtu(how)
+    common.add_max_gap(how)
     common.add_memory(how)
     how.add_argument(
         "--two-sided",
@@ -145,6 +145,7 @@ def plan_of(arguments: argparse.Namespace, command: Sequence[str]) -> Plan:
         loop=arguments.loop,
         shift=arguments.shift,
         limit=arguments.limit,
+        max_gap_ns=arguments.max_gap,
         include=arguments.include,
         exclude=arguments.exclude,
         rewrite=tuple(arguments.rewrite),

@@ -60,7 +60,7 @@ struct exo_tee_counters {
 
 /* fd: the pcapng file, which becomes the wire's. memory: bytes of frames remembered until their fate is known. epoch: what to add to
  * the machine's clock to get ns since 1970. */
-struct exo_wire *exo_tee_new(struct exo_wire *inner, int32_t fd, uint64_t memory, uint64_t epoch);
+struct exo_wire *exo_tee_new(struct exo_wire *inner, int32_t fd, uint32_t classic, uint64_t memory, uint64_t epoch);
 /* The name that comments use for an environment. EXO_E_INVALID, EXO_E_MEMORY. */
 int32_t exo_tee_name(struct exo_wire *wire, uint32_t env, const char *name);
 /* Writes what is buffered to the file. 0, EXO_E_SYSTEM. */

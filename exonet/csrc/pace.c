@@ -23,8 +23,7 @@ struct pace {
     int ended;
     int end_told;
     uint64_t start;              /* anchor on the machine's clock */
-    uint64_t first_stamp;
-    uint64_t units;              /* frames, or bits on the line, let out since the anchor */
+    uint64_t units;              /* since the anchor: frames, bits on the line, or ns of capture time without steps back */
     uint64_t last_due;
     uint64_t last_stamp;
     uint64_t backward;
@@ -40,7 +39,7 @@ static void anchor(struct pace *pace, const struct exo_frame *frame)
 {
     pace->started = 1;
     pace->start = frame->ts;
-    pace->first_stamp = pace->last_stamp = frame->stamp;
+    pace->last_stamp = frame->stamp ? frame->stamp : frame->ts;
     pace->units = 0;
 }
 
@@ -65,12 +64,12 @@ static uint64_t due_by_rate(struct pace *pace, const struct exo_frame *frame)
 static uint64_t due_by_stamp(struct pace *pace, const struct exo_frame *frame)
 {
     uint64_t stamp = frame->stamp ? frame->stamp : frame->ts;
-    uint64_t first = pace->first_stamp ? pace->first_stamp : pace->start;
     if (stamp < pace->last_stamp)
         pace->backward++;
-    else
-        pace->last_stamp = stamp;
-    return stamp < first ? pace->start : after(pace, stamp - first);
+    else if (__builtin_add_overflow(pace->units, stamp - pace->last_stamp, &pace->units))
+        pace->units = UINT64_MAX;
+    pace->last_stamp = stamp;
+    return after(pace, pace->units);
 }
 
 static void schedule(struct pace *pace)

@@ -84,10 +84,10 @@ static bool next_loop(struct exo_replay *r)
 enum step { STEP_FRAME, STEP_AGAIN, STEP_WAIT, STEP_REFILL, STEP_END, STEP_MEMORY };
 
 /* Looks at one record: the pending one or the next. STEP_FRAME: it is ours and due, and stands in record, data and due. */
-static enum step look(struct exo_replay *r, bool refill, uint64_t now)
+static enum step look(struct exo_replay *r, bool fresh, uint64_t now)
 {
     if (!r->pending) {
-        int32_t result = cursor_next(r->cursor, refill, &r->record, &r->data);
+        int32_t result = cursor_next(r->cursor, fresh, &r->record, &r->data);
         if (result == 0)
             return STEP_REFILL;
         if (result == EXO_E_MEMORY)
@@ -176,6 +176,8 @@ int32_t replay_receive_general(struct exo_wire *wire, struct exo_frame *out, uin
     uint64_t bytes = 0;
     enum step step = r->ended ? STEP_END : STEP_AGAIN;
     r->arena_used = 0;
+    if (r->pending && r->cursor->streamed)
+        stream_release(&r->cursor->stream, true);
     while (step != STEP_END && n < max && patience-- > 0) {
         if (r->rewrites && REPLAY_ARENA - r->arena_used < EXO_MAX_FRAME + 64)
             break;

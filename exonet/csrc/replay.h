@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * The pcap wire: a trace replayed at a speed, in loops, some of it left out, some of it rewritten. Due times count from the start
- * (never from the frame before), in integer ns. Also what a rewrite does to one frame, which the wire's users share.
+ * (never from the frame before's), in integer ns. Also what a rewrite does to one frame, which the wire's users share.
  *
  * A frame's bits on the wire: max(wire_len, 60) + 4 (FCS) + 20 (preamble, start delimiter, inter-frame gap) bytes.
  */
@@ -77,6 +77,7 @@ struct exo_replay_config {
     uint64_t loops;          /* 0: for ever */
     uint64_t limit;          /* frames of all sides; UINT64_MAX: none */
     uint64_t duration;       /* ns from the start; UINT64_MAX: none */
+    uint64_t max_gap;        /* ns of capture time: EXO_REPLAY_STAMPS waits no longer for a frame; 0: as long as the capture has it */
     uint64_t bpf_filter;     /* address of libpcap's bpf_filter(); 0: no filters */
     uint64_t include;        /* address of a struct bpf_insn array; 0: none. The caller keeps it alive. */
     uint64_t exclude;
@@ -90,7 +91,7 @@ struct exo_replay_config {
 struct exo_replay_counters {
     uint64_t records;        /* taken from the trace, over all loops, of both sides */
     uint64_t loops;          /* completed */
-    uint64_t backward;       /* timestamps before an earlier one's: sent at once */
+    uint64_t backward;       /* timestamps before the last one's: sent without a wait */
     uint64_t snapped;
     uint64_t converted;      /* frames given that were of another link type */
     uint64_t excluded;
@@ -106,6 +107,9 @@ struct exo_wire *exo_replay_new(struct exo_trace *trace, const struct exo_replay
 int32_t exo_replay_start(struct exo_wire *wire, uint64_t now);
 /* Two sides of one trace: the one that is asked second, not having been started, begins when the other did. */
 void exo_replay_pair(struct exo_wire *wire, struct exo_wire *other);
+/* ns of capture time from the first to the last frame as EXO_REPLAY_STAMPS has it: no steps back, no gap longer than max_gap
+ * (0: however long). EXO_E_MEMORY. */
+int32_t exo_replay_length(struct exo_trace *trace, uint64_t max_gap, uint64_t *ns);
 const struct exo_replay_counters *exo_replay_counters(const struct exo_wire *wire);
 const struct exo_delays *exo_replay_delays(const struct exo_wire *wire);
 

@@ -112,6 +112,7 @@ struct exo_wire *exo_replay_new(struct exo_trace *trace, const struct exo_replay
     r->pace.mode = config->mode;
     r->pace.multiply = config->multiply;
     r->pace.divide = config->divide;
+    r->pace.max_gap = config->max_gap ? config->max_gap : UINT64_MAX;
     if (prepare(r, trace) < 0) {
         close_replay(&r->wire);
         return NULL;

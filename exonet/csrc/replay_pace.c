@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * When a frame is due, and how late it was. Every due time is start + position * multiply / divide, rounded down, so
- * errors do not add up. A loop of STAMPS begins one mean gap (at least 1 ns) after the latest frame of the one before it.
+ * errors do not add up. By STAMPS a frame's position is the sum of the gaps before it: a step back is a gap of 0, a gap longer
+ * than max_gap is that long. A loop begins one mean gap (at least 1 ns) after the last frame of the one before it.
  */
 #include "replay_private.h"
 
@@ -32,13 +33,16 @@ void pace_start(struct pace *pace, uint64_t now)
     pace->last_due = now;
     pace->position = 0;
     pace->anchored = false;
-    pace->latest = 0;
+    pace->loop_begin = 0;
     pace->stamps = 0;
 }
 
 static uint64_t stamp_position(const struct pace *pace, const struct exo_record *record)
 {
-    return record->stamp > pace->first_stamp ? add_capped(pace->position, record->stamp - pace->first_stamp) : pace->position;
+    if (!pace->anchored || record->stamp <= pace->previous)
+        return pace->position;
+    uint64_t gap = record->stamp - pace->previous;
+    return add_capped(pace->position, gap < pace->max_gap ? gap : pace->max_gap);
 }
 
 uint64_t pace_due(const struct pace *pace, const struct exo_record *record, uint64_t now, bool *backward)
@@ -50,11 +54,8 @@ uint64_t pace_due(const struct pace *pace, const struct exo_record *record, uint
         return add_capped(pace->start, scale(pace->position, pace->multiply, pace->divide));
     if (record->flags & EXO_RECORD_NO_STAMP)
         return pace->last_due;
-    if (!pace->anchored)
-        return pace->start;
-    *backward = record->stamp < pace->first_stamp || record->stamp - pace->first_stamp < pace->latest;
-    uint64_t due = add_capped(pace->start, scale(stamp_position(pace, record), pace->multiply, pace->divide));
-    return due < pace->last_due ? pace->last_due : due;
+    *backward = pace->anchored && record->stamp < pace->previous;
+    return add_capped(pace->start, scale(stamp_position(pace, record), pace->multiply, pace->divide));
 }
 
 void pace_commit(struct pace *pace, const struct exo_record *record, uint64_t due)
@@ -65,13 +66,9 @@ void pace_commit(struct pace *pace, const struct exo_record *record, uint64_t du
     } else if (pace->mode == EXO_REPLAY_BITS) {
         pace->position += frame_bits(record);
     } else if (pace->mode == EXO_REPLAY_STAMPS && !(record->flags & EXO_RECORD_NO_STAMP)) {
-        if (!pace->anchored) {
-            pace->anchored = true;
-            pace->first_stamp = record->stamp;
-        }
-        uint64_t at = record->stamp > pace->first_stamp ? record->stamp - pace->first_stamp : 0;
-        if (at > pace->latest)
-            pace->latest = at;
+        pace->position = stamp_position(pace, record);
+        pace->previous = record->stamp;
+        pace->anchored = true;
         pace->stamps++;
     }
 }
@@ -80,8 +77,25 @@ void pace_loop(struct pace *pace)
 {
     if (pace->mode != EXO_REPLAY_STAMPS)
         return;
-    uint64_t gap = pace->stamps > 1 ? pace->latest / (pace->stamps - 1) : 0;
-    pace->position = add_capped(pace->position, add_capped(pace->latest, gap ? gap : 1));
-    pace->latest = 0;
+    uint64_t gap = pace->stamps > 1 ? (pace->position - pace->loop_begin) / (pace->stamps - 1) : 0;
+    pace->position = pace->loop_begin = add_capped(pace->position, gap ? gap : 1);
+    pace->anchored = false;
     pace->stamps = 0;
+}
+
+int32_t exo_replay_length(struct exo_trace *trace, uint64_t max_gap, uint64_t *ns)
+{
+    struct exo_cursor *cursor = exo_cursor_new(trace);
+    if (!cursor)
+        return EXO_E_MEMORY;
+    struct pace pace = {.mode = EXO_REPLAY_STAMPS, .max_gap = max_gap ? max_gap : UINT64_MAX};
+    struct exo_record record;
+    const uint8_t *data;
+    int32_t result;
+    while ((result = cursor_next(cursor, true, &record, &data)) > 0)
+        if (record_reason(&record) == 0)
+            pace_commit(&pace, &record, 0);
+    exo_cursor_free(cursor);
+    *ns = pace.position;
+    return result == EXO_E_END ? 0 : result;
 }

@@ -13,17 +13,18 @@ struct pace {
     uint32_t mode;
     uint64_t multiply;
     uint64_t divide;
+    uint64_t max_gap;                /* STAMPS: ns of capture time */
     uint64_t start;
-    uint64_t position;               /* FRAMES, BITS: of the next frame. STAMPS: where the loop begins */
+    uint64_t position;               /* FRAMES, BITS: of the next frame. STAMPS: of the last one, the sum of the gaps before it */
     uint64_t last_due;
-    bool anchored;
-    uint64_t first_stamp;            /* of the first frame; the same in every loop */
-    uint64_t latest;                 /* STAMPS: largest stamp - first_stamp of this loop */
+    bool anchored;                   /* STAMPS: there is a previous stamp in this loop */
+    uint64_t previous;
+    uint64_t loop_begin;             /* STAMPS: position of the loop's first frame */
     uint64_t stamps;                 /* frames with a stamp in this loop */
 };
 
 void pace_start(struct pace *pace, uint64_t now);
-/* When the record would be due; backward: it would be sent at once because its stamp lies before an earlier one's. */
+/* When the record would be due; backward: its stamp lies before the one before it, which costs no wait. */
 uint64_t pace_due(const struct pace *pace, const struct exo_record *record, uint64_t now, bool *backward);
 /* The record takes its place. */
 void pace_commit(struct pace *pace, const struct exo_record *record, uint64_t due);

@@ -238,14 +238,14 @@ static uint64_t bucket_count(uint64_t memory)
     return buckets;
 }
 
-struct exo_wire *exo_tee_new(struct exo_wire *inner, int32_t fd, uint64_t memory, uint64_t epoch)
+struct exo_wire *exo_tee_new(struct exo_wire *inner, int32_t fd, uint32_t classic, uint64_t memory, uint64_t epoch)
 {
     struct tee *tee = calloc(1, sizeof *tee);
     if (!tee)
         return NULL;
     tee->buckets = bucket_count(memory);
     tee->bucket = calloc(tee->buckets, sizeof(struct entry *));
-    if (!tee->bucket || tee_file_open(&tee->file, fd) < 0) {
+    if (!tee->bucket || tee_file_open(&tee->file, fd, classic != 0) < 0) {
         free(tee->bucket);
         free(tee);
         return NULL;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The pcapng writer of the tee: a Section Header, one Interface Description (Ethernet, nanoseconds) and Enhanced Packet Blocks, in
- * the host's byte order, gathered into large writes.
+ * The writer of the tee's file, gathered into large writes, in the host's byte order. pcapng: a Section Header, one Interface
+ * Description (Ethernet, nanoseconds) and Enhanced Packet Blocks. Classic pcap with nanoseconds: no comments, and seconds end in 2106.
  * Invariant: the buffer always has room for one whole block, so a block is never split between two states of the file.
  * Reference: draft-ietf-opsawg-pcapng sections 4.1, 4.2, 4.3.
  */
@@ -59,13 +59,39 @@ static void end(struct tee_file *file, size_t start)
     put32(file, length);
 }
 
-int32_t tee_file_open(struct tee_file *file, int fd)
+static void classic_header(struct tee_file *file)
+{
+    put32(file, 0xa1b23c4d);     /* nanoseconds */
+    put16(file, 2);
+    put16(file, 4);
+    put32(file, 0);
+    put32(file, 0);
+    put32(file, EXO_MAX_FRAME);  /* snaplen */
+    put32(file, 1);              /* LINKTYPE_ETHERNET */
+}
+
+static void classic_packet(struct tee_file *file, const struct exo_frame *frame, uint32_t len, uint64_t when)
+{
+    if (file->used + BLOCK_MAX > BUFFER_SIZE)
+        tee_file_flush(file);
+    put32(file, (uint32_t)(when / 1000000000));
+    put32(file, (uint32_t)(when % 1000000000));
+    put32(file, len);
+    put32(file, frame->wire_len < len ? len : frame->wire_len);
+    put(file, frame->data, len);
+}
+
+int32_t tee_file_open(struct tee_file *file, int fd, bool classic)
 {
     static const char application[] = "exonet";
     static const uint8_t nanoseconds = 9;
-    *file = (struct tee_file){.fd = fd, .buffer = malloc(BUFFER_SIZE)};
+    *file = (struct tee_file){.fd = fd, .classic = classic, .buffer = malloc(BUFFER_SIZE)};
     if (!file->buffer)
         return EXO_E_MEMORY;
+    if (classic) {
+        classic_header(file);
+        return 0;
+    }
     size_t start = begin(file, SECTION_HEADER);
     put32(file, 0x1a2b3c4d);
     put16(file, 1);
@@ -88,6 +114,10 @@ int tee_file_packet(struct tee_file *file, const struct exo_frame *frame, uint64
     if (file->error)
         return 0;
     uint32_t len = frame->len > EXO_MAX_FRAME ? EXO_MAX_FRAME : frame->len;
+    if (file->classic) {
+        classic_packet(file, frame, len, when);
+        return 1;
+    }
     size_t start = begin(file, ENHANCED_PACKET);
     put32(file, 0);              /* interface */
     put32(file, (uint32_t)(when >> 32));

@@ -56,16 +56,35 @@ void exo_trace_release(struct exo_trace *trace)
     free(trace);
 }
 
+static void count_stamp(struct exo_trace_info *info, const struct exo_record *record)
+{
+    uint64_t stamp = record->stamp, last = info->last_stamp;
+    if (EXO_UNLIKELY(info->stamped++ == 0))
+        info->first_stamp = info->earliest = info->latest = last = stamp;
+    if (EXO_UNLIKELY(stamp < last)) {
+        info->backward++;
+        info->step_back = last - stamp > info->step_back ? last - stamp : info->step_back;
+        info->earliest = stamp < info->earliest ? stamp : info->earliest;
+    } else if (EXO_UNLIKELY(stamp - last > EXO_LONG_GAP * 1000000000ull)) {
+        info->long_gaps++;
+        if (stamp - last > info->longest_gap) {
+            info->longest_gap = stamp - last;
+            info->longest_before = info->count;
+        }
+    }
+    info->latest = stamp > info->latest ? stamp : info->latest;
+    info->last_stamp = stamp;
+    info->clamped += record->flags & EXO_RECORD_CLAMPED ? 1 : 0;
+    info->fractions += record->flags & EXO_RECORD_FRACTION ? 1 : 0;
+}
+
 static void count_record(struct exo_trace *trace, const struct exo_record *record)
 {
     struct exo_trace_info *info = &trace->info;
     const struct parser *p = &trace->head.parser;
     struct exo_interface *interface = &p->interfaces[record->interface];
-    if (EXO_LIKELY(!(record->flags & EXO_RECORD_NO_STAMP))) {
-        if (EXO_UNLIKELY(!info->first_stamp))
-            info->first_stamp = record->stamp;
-        info->last_stamp = record->stamp;
-    }
+    if (EXO_LIKELY(!(record->flags & EXO_RECORD_NO_STAMP)))
+        count_stamp(info, record);
     info->count++;
     info->bytes += p->caplen;
     info->wire_bytes += p->wire_len;
@@ -196,8 +215,12 @@ int64_t exo_trace_scan(struct exo_trace *trace, uint64_t max)
     uint64_t n = 0;
     while (n < max && !trace->info.complete) {
         int32_t result = stream_next(&trace->head, &record);
-        if (result == PARSE_MORE)
-            result = stream_fill(&trace->head);
+        if (result == PARSE_MORE) {
+            stream_release(&trace->head, false);
+            if (stream_fill(&trace->head) < 0)
+                return EXO_E_MEMORY;
+            continue;
+        }
         if (result == EXO_E_MEMORY)
             return result;
         if (result < 0)

@@ -16,6 +16,8 @@ enum exo_record_flag {
     EXO_RECORD_LINK_TYPE = 2,    /* not an Ethernet frame, and it could not become one */
     EXO_RECORD_OVERSIZE = 4,     /* longer than 65535 bytes */
     EXO_RECORD_NO_STAMP = 8,     /* a simple packet block: stamp is 0 and means nothing */
+    EXO_RECORD_CLAMPED = 16,     /* its time is before 1970 or after 2262-04-11 (2^63 ns): stamp is that end */
+    EXO_RECORD_FRACTION = 32,    /* its fraction of a second is a second or more: added as it is */
     EXO_RECORD_FCS = 64,         /* an FCS was left away */
     EXO_RECORD_CONVERTED = 128   /* it was of another link type */
 };
@@ -44,6 +46,8 @@ struct exo_interface {
     uint64_t refused;        /* EXO_RECORD_LINK_TYPE */
 };
 
+enum exo_trace_times { EXO_LONG_GAP = 60 };    /* seconds without a packet that a person must know of */
+
 /* What is wrong with a file, and where. offset and record count in the uncompressed file. */
 struct exo_fault {
     int32_t code;            /* 0: nothing; EXO_E_FORMAT, EXO_E_SYSTEM, EXO_E_MEMORY, EXO_E_INVALID */
@@ -59,8 +63,18 @@ struct exo_trace_info {
     uint64_t count;          /* records, of every link type */
     uint64_t bytes;          /* captured bytes of them, as the file has them: link headers and FCS count */
     uint64_t wire_bytes;
+    uint64_t stamped;        /* records with a timestamp */
     uint64_t first_stamp;    /* in file order, of the records that have one */
     uint64_t last_stamp;
+    uint64_t earliest;
+    uint64_t latest;
+    uint64_t backward;       /* timestamps before that of the record before */
+    uint64_t step_back;      /* ns: the largest of them */
+    uint64_t long_gaps;      /* longer than EXO_LONG_GAP */
+    uint64_t longest_gap;    /* ns */
+    uint64_t longest_before; /* number of the record after it */
+    uint64_t clamped;
+    uint64_t fractions;
     uint64_t snapped;
     uint64_t converted;      /* to Ethernet frames */
     uint64_t not_ethernet;   /* could not be: source.link_type */
@@ -85,7 +99,7 @@ void exo_trace_release(struct exo_trace *trace);
 const struct exo_trace_info *exo_trace_info(const struct exo_trace *trace);
 /* NULL where there is none such. */
 const struct exo_interface *exo_trace_interface(const struct exo_trace *trace, uint32_t number);
-/* Where and why the file ends before its end; NULL: it does not (as far as it was scanned). */
+/* Where and why the file ends before its end; NULL: it does not, as far as it was scanned or a cursor has read it. */
 const struct exo_fault *exo_trace_broken(const struct exo_trace *trace);
 /* A streamed trace: reads on, at most max records, to complete the info. Returns records read; 0: complete. */
 int64_t exo_trace_scan(struct exo_trace *trace, uint64_t max);

@@ -177,6 +177,7 @@ static int32_t pcap_next(struct parser *p, uint8_t *at, size_t avail, size_t *us
         .stamp = seconds * 1000000000ull + fraction * (p->nanosecond ? 1ull : 1000ull),
         .len = caplen,
         .wire_len = len,
+        .flags = EXO_UNLIKELY(fraction >= (p->nanosecond ? 1000000000u : 1000000u)) ? EXO_RECORD_FRACTION : 0,
     };
     parser_finish(p, at, p->interfaces[0].fcslen, record);
     *used = header;

@@ -34,22 +34,23 @@ static uint64_t power_of_ten(uint32_t n)
     return v;
 }
 
-static uint64_t clamp_stamp(__int128_t ns)
+static void set_stamp(struct exo_record *record, __int128_t ns)
 {
-    if (ns < 0)
-        return 0;
-    return ns > INT64_MAX ? INT64_MAX : (uint64_t)ns;
+    __int128_t kept = ns < 0 ? 0 : ns > INT64_MAX ? INT64_MAX : ns;
+    record->stamp = (uint64_t)kept;
+    if (EXO_UNLIKELY(kept != ns))
+        record->flags |= EXO_RECORD_CLAMPED;
 }
 
-static uint64_t to_ns(const struct exo_interface *interface, uint64_t ticks)
+static void stamp_record(const struct exo_interface *interface, uint64_t ticks, struct exo_record *record)
 {
     uint32_t resolution = interface->tsresol & 0x7f;
     if (EXO_LIKELY(interface->tsoffset == 0 && ticks < 9000000000000000ull)) {
-        if (interface->tsresol == 6)
-            return ticks * 1000;
+        if (interface->tsresol == 6) {
+            record->stamp = ticks * 1000;
+            return;
+        }
     }
-    if (interface->tsoffset == 0 && interface->tsresol == 9)
-        return clamp_stamp(ticks);
     __uint128_t ns;
     if (interface->tsresol & 0x80)
         ns = ((__uint128_t)ticks * 1000000000u) >> resolution;
@@ -57,7 +58,7 @@ static uint64_t to_ns(const struct exo_interface *interface, uint64_t ticks)
         ns = (__uint128_t)ticks * power_of_ten(9 - resolution);
     else
         ns = resolution - 9 <= 19 ? ticks / power_of_ten(resolution - 9) : 0;
-    return clamp_stamp((__int128_t)ns + (__int128_t)interface->tsoffset * 1000000000);
+    set_stamp(record, (__int128_t)ns + (__int128_t)interface->tsoffset * 1000000000);
 }
 
 /* if_fcslen is in bits by the draft of old and in bytes by what programs write: 32 and 4 are the same. */
@@ -206,7 +207,7 @@ static int32_t packet_block(struct parser *p, const struct block *b, size_t *use
     if (b->type == BLOCK_SIMPLE)
         record->flags = EXO_RECORD_NO_STAMP;
     else
-        record->stamp = to_ns(interface, ticks);
+        stamp_record(interface, ticks, record);
     uint32_t fcs = interface->fcslen;
     if (EXO_LIKELY(b->len <= WHOLE_BLOCK)) {
         uint32_t options = fixed + ((caplen + 3) & ~3u);

@@ -109,17 +109,23 @@ struct window {
     bool ended;
 };
 
+/* buffers[0..held] hold what was given since stream_release, the last of them is the window. */
 struct stream {
     struct input input;
     struct parser parser;
     struct window window;
+    uint8_t *buffers[EXO_BURST];     /* made when they are needed; a loaded trace has none */
+    uint32_t held;
+    bool given;                      /* a record in the window, since it was filled */
 };
 
 int32_t stream_open(struct stream *s, int fd, bool seekable, size_t window);
 void stream_close(struct stream *s);
 int32_t stream_rewind(struct stream *s);
-/* Slides the window and reads on; 0 or a negative code. What was given before is gone. */
+/* Reads on; records that were given stay where they are. 1: done; 0: too much is held, stream_release first; a negative code. */
 int32_t stream_fill(struct stream *s);
+/* What was given before is not needed any more; but_last: all but the last record. */
+void stream_release(struct stream *s, bool but_last);
 /* 1: a record, its offset in window.bytes; 0: stream_fill first; EXO_E_END, EXO_E_FORMAT (see parser.broken). */
 int32_t stream_next(struct stream *s, struct exo_record *record);
 
@@ -146,8 +152,8 @@ struct exo_cursor {
 };
 
 struct exo_trace *trace_retain(struct exo_trace *trace);
-/* 1: a record and its bytes; 0: the window must move, and refill was false; EXO_E_END; EXO_E_MEMORY. */
-int32_t cursor_next(struct exo_cursor *cursor, bool refill, struct exo_record *record, const uint8_t **data);
+/* 1: a record and its bytes, which stay until a call with fresh; 0: they would not, call again with it; EXO_E_END; EXO_E_MEMORY. */
+int32_t cursor_next(struct exo_cursor *cursor, bool fresh, struct exo_record *record, const uint8_t **data);
 
 static inline int32_t record_reason(const struct exo_record *record)
 {

@@ -307,6 +307,7 @@ class TraceSource:
     loop: int = 1
     shift: bool = False
     limit: int | None = None
+    max_gap_ns: int | None = None
     include: str | None = None
     exclude: str | None = None
     rewrite: tuple[str, ...] = ()

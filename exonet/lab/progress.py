@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from exonet.clock import NS_PER_S, monotonic_ns
-from exonet.wording import counted
+from exonet.wording import counted, printable
 
 PATIENCE_NS = 2 * NS_PER_S
 REDRAW_NS = NS_PER_S // 5
@@ -45,6 +45,12 @@ class Progress:
         """What update() shows: "replay: 1,200,000 packets (48 %), 600 k/s, 31 dropped"."""
         share = f" ({100 * packets // self.total} %)" if self.total else ""
         return f"{self.what}: {counted(packets, 'packet')}{share}, {format_rate(rate)}, {drops:,} dropped"
+
+    def say(self, text: str) -> None:
+        """A line of its own for the person, terminal or not."""
+        self.finish()
+        self._stream.write(f"exonet: {printable(text)}\n")
+        self._stream.flush()
 
     def finish(self) -> None:
         """Wipes the line. Idempotent."""

@@ -22,6 +22,7 @@ from exonet.lab.hostload import HostLoad
 from exonet.lab.progress import format_rate
 from exonet.ledger import Ledger
 from exonet.wire.resegment import ResegmentCounters
+from exonet.wording import counted
 
 SCHEMA = 1
 
@@ -31,6 +32,7 @@ class Timing:
     """wall_s: seconds of the host. pps: frames delivered, as the ledger counts them, per second of the machine's own
     clock (R22). pacing_error_ns: how far from its intended time a frame left its source: p50, p99, max; null where
     nothing was paced. virtual_s: seconds of the virtual clock, null on the monotonic one. host: what else ran.
+    backward: frames whose timestamps step back, which costs no wait (R7).
     """
 
     wall_s: float
@@ -38,6 +40,7 @@ class Timing:
     pacing_error_ns: Mapping[str, int | None] = field(default_factory=lambda: {"p50": None, "p99": None, "max": None})
     virtual_s: float | None = None
     host: HostLoad | None = None
+    backward: int = 0
 
     @property
     def seconds(self) -> float:
@@ -51,13 +54,14 @@ class Timing:
             "pacing_error_ns": dict(self.pacing_error_ns),
             "virtual_s": self.virtual_s,
             "host": None if self.host is None else self.host.to_json(),
+            "backward_stamps": self.backward,
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
     """One run. `notes`: sentences a person must read before the numbers. `hints`: lines below the ledger. `cut`: of
-    --resegment. `failed`: a LibOS died or a wire broke.
+    --resegment. `failed`: a LibOS died, or the replay came to where its capture breaks.
     """
 
     run: Mapping[str, Any]
@@ -102,6 +106,8 @@ class Result:
         if (median := timing.pacing_error_ns.get("p50")) is not None:
             tail = timing.pacing_error_ns["p99"] or 0
             line += f", pacing error {format_duration(median)} median, {format_duration(tail)} p99"
+        if timing.backward:
+            line += f", {counted(timing.backward, 'timestamp')} stepped back: no wait"
         if timing.host is not None and timing.host.busy:
             line += f"\nthe host was busy meanwhile: {timing.host}; rates, latencies and losses may be noise"
         each = "\n".join(["", *figures(self.environments, timing.seconds), ""])

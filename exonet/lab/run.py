@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
 """A run from a plan: wires, machine, tenants, traffic, ledger. Nothing else of lab and cli runs a machine."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
 from exonet.abi import lib
-from exonet.clock import NS_PER_S, Clock, Stopwatch
+from exonet.clock import NS_PER_S, Clock, Stopwatch, format_duration
 from exonet.errors import RunError
 from exonet.kernel.boot import Machine
 from exonet.kernel.launcher import UNPRIVILEGED
@@ -16,6 +16,7 @@ from exonet.lab.figures import with_rates
 from exonet.lab.hostload import HostLoad, HostWatch
 from exonet.lab.load import MARGIN_NS, TapLoad
 from exonet.lab.longer import cut, hints
+from exonet.lab.notes import trace_notes
 from exonet.lab.plan import Plan, TraceSource
 from exonet.lab.progress import Progress
 from exonet.lab.results import Result, Timing, host
@@ -24,9 +25,13 @@ from exonet.lab.tenancy import check_tenants, libos_spec, machine_config, nic_co
 from exonet.ledger import Ledger, count_tap, drops_of
 from exonet.trace import Counters, EventLog, RunBegins, RunEnded, WireEnded
 from exonet.wire.capture import Trace
+from exonet.wire.link import Wire
 from exonet.wire.pcap import PcapWire
 from exonet.wire.tap import Snapshot, TapWire, balance
 from exonet.wording import counted
+
+NEVER = (1 << 64) - 1
+LONG_WAIT_NS = 60 * NS_PER_S
 
 
 def run(
@@ -68,7 +73,7 @@ def _in(
     load: TapLoad | None,
 ) -> Result:
     """Builds the machine, whose parts `stack` closes, and runs it."""
-    source = open_source(plan, stack, trace)
+    source = open_source(plan, stack, trace, None if progress is None else lambda n: progress.update(n, 0))
     events = stack.enter_context(EventLog(plan.settings.trace))
     machine = stack.enter_context(Machine(config, events))
     events.write(RunBegins(plan.command, config.clock.value, config.seed))
@@ -125,10 +130,10 @@ def _go(machine: Machine, plan: Plan, source: Source, progress: Progress | None,
         ledger=ledger,
         environments=tuple(reports),
         timing=_timing(plan, source, ledger.delivered, wall_s, machine_s, host_load),
-        notes=(*source.notes, *_warnings(reports)),
+        notes=(*source.notes, *trace_notes(source.trace), *_warnings(reports)),
         hints=tuple(hints(machine, plan, ledger)),
         cut=cut(machine.wires),
-        failed=any(not report["alive"] or _hangs(report) for report in reports),
+        failed=any(not report["alive"] or _hangs(report) for report in reports) or _met_break(source),
         interrupted=not finished,
     )
 
@@ -156,14 +161,30 @@ def _count_taps(machine: Machine, before: list[tuple[TapWire, Snapshot]]) -> Non
         count_tap(native, found.offered, found.read, found.read_errors, found.dropped, found.unaccounted)
 
 
+def _replays(wires: Iterable[Wire]) -> Iterator[PcapWire]:
+    """The pcap wires inside all wrappers."""
+    for wire in wires:
+        if isinstance(inner := innermost(wire), PcapWire):
+            yield inner
+
+
+def _met_break(source: Source) -> bool:
+    """Did the replay come to where its capture breaks? A limit or a duration may have ended it before."""
+    broken = source.trace is not None and source.trace.broken is not None
+    return broken and any(wire.counters()["loops"] for wire in _replays(source.wires))
+
+
 @dataclass(slots=True)
 class _Report:
-    """What is said while a machine runs: to a person on a terminal, and once a second to the trace of a live one."""
+    """What is said while a machine runs: to a person, and once a second to the trace of a live one."""
 
     progress: Progress | None
     traced: int
+    announced: int = 0
 
     def __call__(self, machine: Machine) -> None:
+        if self.progress is not None and machine.config.clock is Clock.MONOTONIC:
+            self._announce(machine, self.progress)
         native = lib.exo_machine_ledger(machine.native)
         if self.progress is not None:
             entered = getattr(native, "in")
@@ -172,6 +193,16 @@ class _Report:
         if machine.config.clock is Clock.MONOTONIC and machine.now() - self.traced >= NS_PER_S:
             self.traced = machine.now()
             machine.events.write(_counters(machine.ledger()))
+
+    def _announce(self, machine: Machine, progress: Progress) -> None:
+        """A long wait for the capture's next packet, once, when it begins."""
+        now = machine.now()
+        due = min((wire.next_due(now) for wire in _replays(machine.wires)), default=now)
+        if now + LONG_WAIT_NS < due < NEVER and due != self.announced:
+            self.announced = due
+            progress.say(
+                f"the next packet is due in {format_duration(due - now)}; --max-gap cuts gaps between timestamps"
+            )
 
 
 def _counters(ledger: Ledger) -> Counters:
@@ -217,7 +248,8 @@ def _timing(
     pcap = innermost(source.wires[0])
     if isinstance(pcap, PcapWire) and (error := pcap.pacing_error()).count:
         pacing = {"p50": error.p50, "p99": error.p99, "max": error.max}
-    return Timing(wall_s, pps, pacing, virtual_s, host_load)
+    backward = sum(wire.counters()["backward"] for wire in _replays(source.wires))
+    return Timing(wall_s, pps, pacing, virtual_s, host_load, backward)
 
 
 def _described(plan: Plan, source: Source) -> dict[str, Any]:

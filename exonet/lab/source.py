@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: MIT
 """The wires of a run: a capture as it is to be replayed, or TAP devices, with what a person must know of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from exonet.clock import Clock, wall_offset_ns
-from exonet.errors import FilterError, UsageError
+from exonet.errors import FilterError
 from exonet.filters.libpcap import Libpcap, Program
 from exonet.filters.optimiser import compile_checked
 from exonet.filters.syntax import to_pcap
 from exonet.lab.files import of_wire
+from exonet.lab.notes import check_trace
 from exonet.lab.plan import DEFAULT_MTU, Plan, Settings, TapSource, TraceSource
-from exonet.wire.capture import Trace, link_type_name
+from exonet.wire.capture import Trace
 from exonet.wire.impair import Impair, Impairments
 from exonet.wire.link import Wire
 from exonet.wire.pcap import PcapWire, split
@@ -23,16 +24,18 @@ from exonet.wire.speed import Speed
 from exonet.wire.tap import TapWire
 from exonet.wire.tee import Tee
 from exonet.wire.wrapper import Wrapper
-from exonet.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Wires ready to be attached, how many frames they will offer (None: nobody knows), and what a person must know."""
+    """Wires ready to be attached, how many frames they will offer (None: nobody knows), what a person must know; and
+    the capture that they replay.
+    """
 
     wires: tuple[Wire, ...]
     total: int | None = None
     notes: tuple[str, ...] = ()
+    trace: Trace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +60,12 @@ def innermost(wire: Wire) -> Wire:
     return wire
 
 
-def open_source(plan: Plan, stack: ExitStack, trace: Trace | None = None) -> Source:
-    """The plan's wires, closed by `stack`.
+def open_source(
+    plan: Plan, stack: ExitStack, trace: Trace | None = None, on_scan: Callable[[int], None] | None = None
+) -> Source:
+    """The plan's wires, closed by `stack`. A streamed capture is read through first: what is said is of all of it.
 
+    on_scan: called now and then with the records that were read.
     What the tee writes is dated by real time; on the virtual clock, which begins at 0, by the capture's beginning.
     """
     impairments = Impairments.parse(plan.settings.impair) if plan.settings.impair else None
@@ -67,10 +73,12 @@ def open_source(plan: Plan, stack: ExitStack, trace: Trace | None = None) -> Sou
     if isinstance(plan.source, TapSource):
         source = Source((stack.enter_context(tap_wire(plan.source)),))
     else:
-        trace = trace or stack.enter_context(Trace.load(plan.source.path, memory_limit=plan.source.memory))
+        if trace is None:
+            trace = stack.enter_context(Trace.load(plan.source.path, memory_limit=plan.source.memory))
+        trace.scan(on_scan)
         source = trace_source(plan.source, plan.settings, stack, trace)
         if plan.settings.clock is Clock.VIRTUAL:
-            epoch = 0 if trace.streamed else trace.first_timestamp
+            epoch = trace.first_timestamp
     wires = []
     for number, wire in enumerate(source.wires):
         if impairments is not None:
@@ -78,7 +86,7 @@ def open_source(plan: Plan, stack: ExitStack, trace: Trace | None = None) -> Sou
         if plan.settings.pcap_out is not None:
             wire = stack.enter_context(Tee(wire, of_wire(plan.settings.pcap_out, number), epoch=epoch))
         wires.append(wire)
-    return Source(tuple(wires), source.total, source.notes)
+    return replace(source, wires=tuple(wires))
 
 
 def tap_wire(source: TapSource) -> TapWire:
@@ -93,12 +101,13 @@ def trace_source(source: TraceSource, settings: Settings, stack: ExitStack, trac
         "shift": source.shift,
         "limit": source.limit,
         "duration": settings.duration_ns,
+        "max_gap": source.max_gap_ns,
         "include": pointers("--include", source.include),
         "exclude": pointers("--exclude", source.exclude),
         "rewrite": Rewrite.parse(source.rewrite) if source.rewrite else None,
         "fix_checksums": source.fix_checksums,
     }
-    notes = trace_notes(trace)
+    check_trace(trace)
     wires: tuple[Wire, ...] = (
         split(trace, clients=source.clients, **options) if source.two_sided else (PcapWire(trace, **options),)
     )
@@ -106,10 +115,10 @@ def trace_source(source: TraceSource, settings: Settings, stack: ExitStack, trac
         stack.enter_context(wire)
     if source.resegment:
         wires = resegmented(wires, source.mtu or DEFAULT_MTU, settings.seed, stack)
-    total = None if trace.streamed or source.loop == 0 else trace.count * source.loop
+    total = None if source.loop == 0 else trace.count * source.loop
     if source.limit is not None and total is not None:
         total = min(total, source.limit)
-    return Source(wires, total, notes)
+    return Source(wires, total, trace=trace)
 
 
 def resegmented(wires: Sequence[Wire], mtu: int, seed: int, stack: ExitStack) -> tuple[Wire, ...]:
@@ -129,39 +138,6 @@ def pointers(option: str, text: str | None) -> Pointers | None:
         return Pointers(compile_checked(Libpcap(), to_pcap(text)))
     except FilterError as error:
         raise FilterError(f"{option}: {error}") from None
-
-
-def trace_notes(trace: Trace) -> tuple[str, ...]:
-    """What a person must know of a capture before the numbers. Does not read a streamed one on."""
-    if trace.streamed:
-        return ()
-    notes = []
-    if trace.broken:
-        notes.append(f"{trace.broken}; {counted(trace.count, 'record')} before that can be replayed")
-    if trace.count == 0:
-        raise UsageError(f"capture {trace.path}: it holds no packets; there is nothing to replay")
-    notes += link_type_notes(trace)
-    if trace.snapped:
-        notes.append(
-            f"{trace.path}: the snaplen cut {trace.snapped:,} of {counted(trace.count, 'packet')}; what is left is "
-            "replayed as captured"
-        )
-    return tuple(notes)
-
-
-def link_type_notes(trace: Trace) -> list[str]:
-    """What becomes of packets that are not Ethernet."""
-    notes, whole = [], counted(trace.count, "packet")
-    if trace.converted:
-        notes.append(f"{trace.path}: {trace.converted:,} of {whole} converted to Ethernet frames")
-    if trace.not_ethernet:
-        refused = dict.fromkeys(link_type_name(each.link_type) for each in trace.interfaces if each.refused)
-        some = "none" if trace.not_ethernet == trace.count else f"{trace.count - trace.not_ethernet:,}"
-        notes.append(
-            f"{trace.path}: {some} of {whole} can be replayed: link type {', '.join(refused)}; what cannot counts as "
-            "source.link_type"
-        )
-    return notes
 
 
 def name_in_tees(wires: tuple[Wire, ...], names: dict[int, str]) -> None:

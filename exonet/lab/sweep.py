@@ -11,15 +11,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from exonet.clock import NS_PER_S, Clock
+from exonet.errors import RunError
 from exonet.lab.files import of_point
 from exonet.lab.load import TapLoad
+from exonet.lab.notes import check_trace, trace_notes
 from exonet.lab.plan import Plan, TapSource, TraceSource
 from exonet.lab.points import Point, Points, is_loss
 from exonet.lab.progress import Progress
 from exonet.lab.rates import Rate
 from exonet.lab.results import Result, host
 from exonet.lab.run import run
-from exonet.lab.source import trace_notes
 from exonet.wire.capture import Trace
 
 #: At each point of a run in real time, and of one on the virtual clock.
@@ -84,6 +85,9 @@ class Sweep:
         if not isinstance(self.plan.source, TraceSource):
             return None
         trace = Trace.load(self.plan.source.path, memory_limit=self.plan.source.memory)
+        check_trace(trace)
+        if trace.count == 0:
+            raise RunError(str(trace.broken))
         for note in trace_notes(trace):
             say(note)
         return trace
@@ -108,7 +112,8 @@ class Sweep:
         points.rows.append(point)
         if result.failed:
             points.failed = True
-            points.warnings += [f"{rate}, ring {ring}: {note}" for note in result.notes]
+            told = trace_notes(trace)  # by `load`
+            points.warnings += [f"{rate}, ring {ring}: {note}" for note in result.notes if note not in told]
         return point
 
     def _packets(self, rate: Rate, trace: Trace | None) -> int:
@@ -181,7 +186,7 @@ class Sweep:
     def _requested(self, rate: Rate, trace: Trace | None) -> float | None:
         if not rate.relative:
             return rate.value
-        if trace is None:
+        if trace is None or not isinstance(self.plan.source, TraceSource):
             return None
-        seconds = (trace.last_timestamp - trace.first_timestamp) / NS_PER_S
+        seconds = trace.replay_length(self.plan.source.max_gap_ns) / NS_PER_S
         return rate.value * trace.count / seconds if seconds > 0 else None

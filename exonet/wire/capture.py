@@ -2,8 +2,8 @@
 """Capture files: `Trace.load()` reads pcap and pcapng, plain or gzip, into memory, or prepares to stream the larger."""
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,7 +12,7 @@ from exonet.closing import Closing
 from exonet.errors import CaptureError, ExhaustedError
 from exonet.wording import counted
 
-__all__ = ["ETHERNET", "Burst", "Frame", "Interface", "Trace", "link_type_name"]
+__all__ = ["ETHERNET", "Burst", "Frame", "Interface", "Times", "Trace", "link_type_name"]
 
 ETHERNET = 1
 DEFAULT_MEMORY_LIMIT = 1 << 30
@@ -44,19 +44,24 @@ def link_type_name(number: int) -> str:
 class Interface:
     """A capture's interface: a pcap file's one, or a pcapng's interface description blocks over all sections.
 
-    resolution: ticks of its timestamps in a second. fcs_bytes: trailing checksum bytes its frames are said to have.
+    resolution: ticks of its timestamps in a second; ticks: base and exponent of that. fcs_bytes: trailing checksum
+    bytes its frames are said to have.
     records: how many are of it; converted: to Ethernet frames; refused: that cannot be.
     """
 
     link_type: int
     snap_length: int
     section: int
-    resolution: int
+    ticks: tuple[int, int]
     offset_s: int
     fcs_bytes: int
     records: int = 0
     converted: int = 0
     refused: int = 0
+
+    @property
+    def resolution(self) -> int:
+        return int(self.ticks[0] ** self.ticks[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,32 @@ class Frame:
 
     def __bytes__(self) -> bytes:
         return self.data
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """The timestamps of a capture, ns; of `stamped` records, in file order.
+
+    backward: steps back from one record to the next, by step_back at most. long_gaps: gaps of more than a minute; the
+    longest lies before record longest_before. clamped: times before 1970 or after 2262, put to that end. fractions:
+    pcap's fraction of a second is a second or more there, and added as it is.
+    """
+
+    stamped: int
+    earliest: int
+    latest: int
+    backward: int
+    step_back: int
+    long_gaps: int
+    longest_gap: int
+    longest_before: int
+    clamped: int
+    fractions: int
+
+    @property
+    def duration(self) -> int:
+        """From the earliest to the latest, as capinfos has it."""
+        return self.latest - self.earliest
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +159,19 @@ class Trace(Closing):
         return lib.exo_trace_info(self.native)
 
     def _complete(self) -> Any:
-        """The info over the whole file; reads a streamed trace to its end, once, in steps (Ctrl-C gets through)."""
+        """The info over the whole file."""
+        self.scan()
+        return self._info
+
+    def scan(self, on_progress: Callable[[int], None] | None = None) -> None:
+        """Reads a streamed trace to its end, so that all that is said of it is of all of it; once.
+
+        on_progress: called now and then with the records so far. Of a loaded trace everything is known.
+        """
         while not self._info.complete:
             check(lib.exo_trace_scan(self.native, _SCAN_STEP), f"scan {self.path}")
-        return self._info
+            if on_progress is not None:
+                on_progress(int(self._info.count))
 
     @property
     def streamed(self) -> bool:
@@ -165,12 +205,24 @@ class Trace(Closing):
     @property
     def first_timestamp(self) -> int:
         """ns since the epoch of the first record that has a timestamp; 0: none has."""
-        return int(self._info.first_stamp or self._complete().first_stamp)
+        return int(self._info.first_stamp if self._info.stamped else self._complete().first_stamp)
 
     @property
     def last_timestamp(self) -> int:
         """ns since the epoch of the last record (in file order) that has a timestamp."""
         return int(self._complete().last_stamp)
+
+    @property
+    def times(self) -> Times:
+        """What there is to know of the timestamps of all records."""
+        info = self._complete()
+        return Times(**{field.name: int(getattr(info, field.name)) for field in fields(Times)})
+
+    def replay_length(self, max_gap: int | None = None) -> int:
+        """ns that a replay of all frames takes at x1: steps back take no time, and no gap more than max_gap ns (R7)."""
+        out = ffi.new("uint64_t *")
+        check(lib.exo_replay_length(self.native, max_gap or 0, out), f"times of {self.path}")
+        return int(out[0])
 
     @property
     def snapped(self) -> int:
@@ -208,14 +260,13 @@ class Trace(Closing):
         self._complete()
         found: list[Interface] = []
         while (native := lib.exo_trace_interface(self.native, len(found))) != ffi.NULL:
-            exponent = native.tsresol & 0x7F
-            resolution = 2**exponent if native.tsresol & 0x80 else 10**exponent
+            ticks = (2 if native.tsresol & 0x80 else 10, native.tsresol & 0x7F)
             found.append(
                 Interface(
                     native.link_type,
                     native.snaplen,
                     native.section,
-                    resolution,
+                    ticks,
                     native.tsoffset,
                     native.fcslen,
                     native.records,
@@ -334,7 +385,7 @@ def _refusal(path: Path, fault: Any) -> CaptureError | ExhaustedError:
     if fault.code == lib.EXO_E_SYSTEM:
         return CaptureError(f"{path}: {message}: {os.strerror(fault.saved_errno)}; {_EXPECTED}")
     if fault.code == lib.EXO_E_FULL:
-        return CaptureError(f"{path}: {message}")
+        return CaptureError(f"{path}: {message}; raise --memory, or write it to a file first")
     if fault.code != lib.EXO_E_FORMAT:
         return ExhaustedError(f"{path}: {message}")
     if not found:

@@ -41,7 +41,8 @@ class PcapWire(Wire):
     """A trace as a wire. Frames that are sent to it are counted and gone.
 
     loop: how often, 0 for ever. shift: loop k adds k to every unicast IP address, checksums follow. limit: frames
-    offered in all. duration: ns from the start; what is due later is never offered. include, exclude: records they
+    offered in all. duration: ns from the start; what is due later is never offered. max_gap: ns of capture time, before
+    the speed's factor: a gap of the timestamps that is longer is that long (xN only). include, exclude: records they
     leave out are `source.excluded`. fix_checksums: checksums that the capture has wrong (offload) are computed anew.
     Raises CaptureError, UsageError.
     """
@@ -55,6 +56,7 @@ class PcapWire(Wire):
         shift: bool = False,
         limit: int | None = None,
         duration: int | None = None,
+        max_gap: int | None = None,
         include: BpfProgram | None = None,
         exclude: BpfProgram | None = None,
         rewrite: Rewrite | None = None,
@@ -72,6 +74,7 @@ class PcapWire(Wire):
         config.shift = shift
         config.limit = _MOST if limit is None else _count("limit", limit, 0)
         config.duration = _MOST if duration is None else _count("duration", duration, 0)
+        config.max_gap = 0 if max_gap is None else _count("max_gap", max_gap, 1)
         _set_filters(config, include, exclude)
         (rewrite or Rewrite()).fill(config.rewrite, fix_checksums=fix_checksums)
         if _side is not None:
@@ -88,6 +91,10 @@ class PcapWire(Wire):
         """Begins (again) at `now`, ns of the machine's clock. A wire not started starts when first asked for frames."""
         check(lib.exo_replay_start(self.native, now), f"replay of {self.trace.path}")
         return self
+
+    def next_due(self, now: int) -> int:
+        """When the next frame is due, exact once one was asked for that is not due yet, else `now`; 2^64 - 1: never."""
+        return int(self.native.next_due(self.native, now))
 
     def counters(self) -> dict[str, int]:
         """Loops, backward timestamps (R7), frames cut by the snaplen, records left out by reason."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The tee: a pcapng file of what passes, each packet with a comment that names its fate."""
+"""The tee: a capture file of what passes, in pcapng each packet with a comment that names its fate."""
 
 import os
 from collections.abc import Mapping
@@ -28,10 +28,10 @@ class TeeCounters:
 
 
 class Tee(Wrapper):
-    """Writes every frame that passes `wire` to the pcapng file `path`. It owns `wire`.
+    """Writes every frame that passes `wire` to the file `path`: pcap if it ends in .pcap, else pcapng. It owns `wire`.
 
-    The comment is "delivered to web", "ring.no_buffer (web)", "demux.no_match", "sent by echo", or "in flight" for a
-    frame without a fate when the run ended. Packets are in order of their fates, not sorted by time; a frame with
+    The comment, which pcap has not, is "delivered to web", "ring.no_buffer (web)", "demux.no_match", "sent by echo", or
+    "in flight" for a frame without a fate at the end. Packets are in order of their fates, not sorted by time; one with
     several fates (a group frame, a copy of it in each environment) is written once for each. Times are the machine's
     clock plus `epoch` ns: 0 for the virtual clock. `memory` bytes of frames are remembered for their fate; the oldest
     is written as "fate unknown" when there are more. Raises UsageError where the file cannot be made; `close` raises
@@ -53,7 +53,7 @@ class Tee(Wrapper):
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         except OSError as error:
             raise UsageError(f"tee {path}: cannot be written: {error.strerror}") from error
-        native = lib.exo_tee_new(wire.native, fd, memory, epoch)
+        native = lib.exo_tee_new(wire.native, fd, Path(path).suffix == ".pcap", memory, epoch)
         if native == ffi.NULL:
             os.close(fd)
         super().__init__(native, wire.name, wire)

@@ -229,6 +229,7 @@ def test_json_is_schema_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert told["timing"] == {
         "wall_s": 0.5, "pps": 10.0, "pacing_error_ns": {"p50": None, "p99": None, "max": None}, "virtual_s": None,
         "host": None,
+        "backward_stamps": 0,
     }  # fmt: skip
     show(result(), "-")
     assert capsys.readouterr().out.startswith('{\n  "schema": 1')

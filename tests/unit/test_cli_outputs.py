@@ -10,6 +10,7 @@ import pytest
 from exonet.cli.main import main
 from exonet.cli.outputs import check_outputs
 from exonet.errors import UsageError
+from exonet.wire.capture import Trace
 from tests.conftest import ROOT
 
 UDP = ROOT / "captures" / "udp-64.pcap"
@@ -132,3 +133,39 @@ def test_links_that_lead_nowhere_are_no_traceback(tmp_path: Path) -> None:
     loop.symlink_to(loop.name)
     with pytest.raises(UsageError, match="the file of --json"):
         check_outputs([("--json", loop), ("--trace", loop)])
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "told"),
+    [
+        ("--fates", "x.txt", '".txt" is not known; end it with .parquet or .csv'),
+        ("--fates", "x", "it says no format; end it with .parquet or .csv"),
+        ("--fates", "x.csv.gz", "end it with .parquet or .csv, and compress it afterwards"),
+        ("--pcap-out", "x.cap", '".cap" is not known; end it with .pcapng or .pcap'),
+        ("--pcap-out", "x.pcap.gz", "and compress it afterwards"),
+    ],
+)
+def test_a_suffix_that_nobody_knows_is_refused_before_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, name: str, told: str
+) -> None:
+    assert told in refused(capsys, "replay", UDP, *REPLAY, option, tmp_path / name)
+    if option == "--pcap-out":
+        assert told in refused(capsys, "drops", UDP, "--rates", "1M", option, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_matches_go_to_pcapng(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "end it with .pcapng" in refused(capsys, "filter", "match", "udp", UDP, "--out", tmp_path / "x.pcap")
+
+
+def test_what_a_file_is_called_is_what_it_is(tmp_path: Path) -> None:
+    heads = {"--fates": {"a.parquet": b"PAR1", "a.csv": b'"index"'}}
+    heads["--pcap-out"] = {"a.pcapng": b"\x0a\x0d\x0d\x0a", "a.pcap": b"\x4d\x3c\xb2\xa1"}
+    for first, second in (("a.parquet", "a.pcapng"), ("a.csv", "a.pcap")):
+        words = ["replay", str(UDP), "--bind", "a=udp,inline", "--clock", "virtual", "--limit", "5"]
+        assert main([*words, "--fates", str(tmp_path / first), "--pcap-out", str(tmp_path / second)]) == 0
+    for files in heads.values():
+        for name, head in files.items():
+            assert (tmp_path / name).read_bytes().startswith(head)
+    pairs = [list(Trace.load(tmp_path / name)) for name in ("a.pcapng", "a.pcap")]
+    assert pairs[0] == pairs[1] and len(pairs[0]) == 5

@@ -56,6 +56,19 @@ def test_each_fate_becomes_a_row(native: Any, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_csv_file_is_csv(native: Any, tmp_path: Path) -> None:
+    path = tmp_path / "fates.csv"
+    with Fates(native, path, names, batch=1) as fates:
+        meet(native, 0, lib.EXO_R_DELIVERED, env=1, stamp=1_700_000_000_000_000_001, arrived=100, ended=350)
+        fates.drain()
+        meet(native, 1, lib.EXO_R_SOURCE_EXCLUDED, arrived=200, ended=200)
+    assert path.read_text().splitlines() == [
+        ",".join(f'"{field.name}"' for field in SCHEMA),
+        '0,0,1700000000000000001,"stack","delivered","web",1,250,false',
+        '1,0,,"source","excluded",,1,,false',
+    ]
+
+
 def test_memory_is_bounded_and_what_found_no_room_is_told(native: Any, tmp_path: Path) -> None:
     path = tmp_path / "fates.parquet"
     with Fates(native, path, names, capacity=10, batch=16) as fates:

@@ -133,7 +133,7 @@ def test_multiples_of_the_stamps(factor: Fraction) -> None:
 def test_r07_backward_stamps_are_sent_at_once_and_counted() -> None:
     far, near = cable()
     with far, near, Pace(stamped(far, [100, 200, 150, 50, 300]), times(Fraction(1))) as wire:
-        assert dues(wire) == [0, 100, 100, 100, 200]
+        assert dues(wire) == [0, 100, 100, 100, 350]
         assert wire.describe()["backward_stamps"] == 2
 
 

@@ -254,6 +254,7 @@ def test_split_with_more_stations_than_it_remembers(tmp_path: Path) -> None:
         ({"loop": -1}, "loop -1: must be at least 0"),
         ({"limit": -5}, "limit -5"),
         ({"duration": -1}, "duration -1"),
+        ({"max_gap": 0}, "max_gap 0: must be at least 1"),
         ({"speed": "warp"}, 'speed "warp"'),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 
 from exonet.abi import ffi, lib
 from exonet.errors import UsageError
-from exonet.wire.pcap import PcapWire
+from exonet.wire.pcap import PcapWire, split
 from exonet.wire.speed import Speed, SpeedKind
 from tests.fakes.captures import BASE, Ng, frame_bytes, pcap, receive_all, timed
 from tests.fakes.replays import Make, make
@@ -61,10 +61,11 @@ def due_times(wire: PcapWire, start: int = 0) -> list[int]:
     return [f.ts for f in receive_all(wire.native)]
 
 
+EITHER = pytest.mark.parametrize("limit", [1 << 30, 1], ids=["loaded", "streamed"])
 STAMPS = [0, 1000, 1500, 1500, 10_000]
 
 
-@pytest.mark.parametrize("limit", [1 << 30, 1], ids=["loaded", "streamed"])
+@EITHER
 @pytest.mark.parametrize(
     ("speed", "expected"),
     [
@@ -104,10 +105,52 @@ def test_rates_do_not_drift(make: Make) -> None:
     assert due_times(wire) == [k * NS // 3 for k in range(3000)]
 
 
-def test_r07_backward_timestamps_are_sent_at_once_and_counted(make: Make) -> None:
-    wire = make(pcap([(ns, frame_bytes(0)) for ns in (5000, 9000, 2000, 8000, 9000, 12_000)]))
-    assert due_times(wire, 100) == [100, 4100, 4100, 4100, 4100, 7100]
+def at(*stamps: float) -> bytes:
+    """A capture with these stamps, in seconds."""
+    return pcap([(round(stamp * NS), frame_bytes(i)) for i, stamp in enumerate(stamps)], nano=True)
+
+
+@EITHER
+def test_r07_backward_timestamps_are_sent_at_once_and_counted(make: Make, limit: int) -> None:
+    wire = make(pcap([(ns, frame_bytes(0)) for ns in (5000, 9000, 2000, 8000, 9000, 12_000)]), memory_limit=limit)
+    assert due_times(wire, 100) == [100, 4100, 4100, 10_100, 11_100, 14_100]
+    assert wire.counters()["backward"] == 1
+
+
+@EITHER
+def test_r07_what_follows_a_step_back_keeps_its_gaps(make: Make, limit: int) -> None:
+    wire = make(at(0, 2, 0.00001, 0.5, 1, 1.5), memory_limit=limit, loop=2)
+    once = [0, 2 * NS, 2 * NS, 2_499_990_000, 2_999_990_000, 3_499_990_000]
+    again = 3_499_990_000 + 3_499_990_000 // 5  # a mean gap after the last
+    assert due_times(wire) == once + [again + ns for ns in once]
     assert wire.counters()["backward"] == 2
+    assert wire.trace.replay_length() == once[-1]
+
+
+@EITHER
+@pytest.mark.parametrize(
+    ("speed", "expected"), [("x1", [0, 1, 1.5, 2.5, 2.5, 3.0]), ("x2", [0, 0.5, 0.75, 1.25, 1.25, 1.5])]
+)
+def test_max_gap_is_of_capture_time(make: Make, limit: int, speed: str, expected: list[float]) -> None:
+    wire = make(at(0, 7200, 7200.5, 9000, 8000, 8000.5), memory_limit=limit, speed=speed, max_gap=NS)
+    assert due_times(wire) == [round(s * NS) for s in expected]
+    assert wire.trace.replay_length(NS) == 3 * NS
+    wire = make(at(0, 3600), memory_limit=limit, speed="pps=1", max_gap=1000)
+    assert due_times(wire) == [0, NS]
+
+
+@EITHER
+def test_two_sides_stay_on_one_time_line_across_a_step_back_and_a_long_gap(make: Make, limit: int) -> None:
+    """Frames 0, 2, 4 of one station, 1, 3, 5 of its peer; the step back and the gap lie between the two."""
+    macs = (bytes.fromhex("020000000001"), bytes.fromhex("020000000002"))
+    stamps = [5, 6, 1, 1.5, 100, 100.5]
+    frames = [(round(s * NS), macs[1 - i % 2] + macs[i % 2] + frame_bytes(i)[12:]) for i, s in enumerate(stamps)]
+    whole = make(pcap(frames), memory_limit=limit, max_gap=NS)
+    sides = split(whole.trace, max_gap=NS)
+    found = sorted((f.id, f.ts) for side in sides for f in receive_all(side.start(0).native))
+    assert [ts for _, ts in found] == due_times(whole) == [round(s * NS) for s in (0, 1, 1, 1.5, 2.5, 3)]
+    for side in sides:
+        side.close()
 
 
 def test_a_block_without_a_timestamp_goes_with_the_one_before(make: Make) -> None:
@@ -132,7 +175,7 @@ def test_impossible_timestamps_saturate(make: Make) -> None:
     assert [f.ts for f in frames] == [10, 2**63 - 1, 2**63 - 1, 2**63 - 1, 2**63 - 1, 2**63 - 1]
 
 
-@pytest.mark.parametrize("limit", [1 << 30, 1], ids=["loaded", "streamed"])
+@EITHER
 def test_loops_begin_one_mean_gap_after_the_last_frame(make: Make, limit: int) -> None:
     wire = make(pcap([(ns, b"") for ns in (0, 1000, 6000)]), loop=3, memory_limit=limit)
     wire.start(0)

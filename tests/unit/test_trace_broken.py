@@ -211,6 +211,18 @@ def test_a_file_that_shrinks_under_a_stream_ends_early(tmp_path: Path) -> None:
     assert "truncated" in (trace.broken or "")
 
 
+@pytest.mark.parametrize(
+    ("left", "told"), [(5, "after 10,000 records: truncated"), (0, "10,000 records: the file has become shorter")]
+)
+def test_a_file_that_shrinks_after_it_was_read_through_is_broken(tmp_path: Path, left: int, told: str) -> None:
+    path = write(tmp_path, pcap(timed(20_000)))
+    trace = Trace.load(path, memory_limit=1)
+    assert (trace.count, trace.broken) == (20_000, None)
+    os.truncate(path, 24 + 76 * 10_000 + left)
+    assert len(receive_all(PcapWire(trace, speed="max").native)) == 10_000
+    assert told in (trace.broken or "")
+
+
 def test_a_file_that_shrinks_under_a_loaded_trace_does_not_matter(tmp_path: Path) -> None:
     path = write(tmp_path, pcap(timed(1000)))
     trace = Trace.load(path)
