@@ -4,14 +4,14 @@
  */
 struct exo_costs {
     uint64_t interrupt;      /* taking one NIC interrupt */
-    uint64_t poll;           /* one pass of the kernel over a queue, however many frames */
+    uint64_t poll;           /* a look at the NIC, for each frame that it takes */
     uint64_t classify;       /* demux, per frame */
     uint64_t place;          /* receive copy, per frame */
     uint64_t place_byte_ps;  /* receive copy, per byte, picoseconds */
     uint64_t transmit;       /* transmit check and copy, per frame */
     uint64_t transmit_byte_ps;
     uint64_t upcall;         /* entering a LibOS for its slice */
-    uint64_t consume;        /* LibOS, per frame consumed */
+    uint64_t consume;        /* LibOS, per frame consumed; exo_env.consume where its kind has a cost of its own */
     uint64_t consume_byte_ps;
 };
 

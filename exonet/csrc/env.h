@@ -87,6 +87,9 @@ struct exo_env {
     uint64_t drop[96];       /* by enum exo_reason */
     struct exo_delays *delays;   /* of frames whose binding has none of its own; NULL: none yet */
     /* virtual time: see cpu.h */
+    uint32_t own_costs;      /* 1: what it consumes costs these instead of struct exo_costs' */
+    uint64_t consume;
+    uint64_t consume_byte_ps;
     int64_t debt_ns;
     uint64_t cpu_ns;         /* charged; on the monotonic clock the time that an inline one's steps took */
     uint64_t excess;

@@ -200,13 +200,14 @@ int32_t exo_machine_simulate(struct exo_machine *m, uint64_t until)
 static uint64_t step_cost(struct exo_machine *m, struct exo_env *env)
 {
     uint32_t taken = __atomic_load_n(&env->libos->receive_taken.value, __ATOMIC_ACQUIRE) - env->receive_seen;
-    uint64_t ns = 0;
+    uint64_t each = env->own_costs ? env->consume : m->sim.costs.consume, ns = 0;
+    uint64_t byte_ps = env->own_costs ? env->consume_byte_ps : m->sim.costs.consume_byte_ps;
     if (taken > env->receive_put - env->receive_seen)
         return 0;
     for (uint32_t i = 0; i < taken; i++) {
         const struct exo_placed *placed = &env->placed[(env->receive_seen + i) & (env->layout.receive_entries - 1)];
         if (placed->first)
-            ns += m->sim.costs.consume + placed->bytes * m->sim.costs.consume_byte_ps / 1000;
+            ns += each + placed->bytes * byte_ps / 1000;
     }
     return ns;
 }

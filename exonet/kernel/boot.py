@@ -131,6 +131,7 @@ class Machine(Closing):
         config = spec.config(mac) | {"libos": target} | ({"groups": "all"} if row["subscribe_all"] else {})
         mode = Mode.PROCESS if spec.process else Mode.INLINE
         env = self.environments.open(spec.name, mode, rings=spec.rings, quota=spec.quota, config=config)
+        self.config.costs.charge(env.native, spec.libos)
         try:
             for number in ports:
                 self._grant(env, spec, mac, number)

@@ -1,54 +1,107 @@
 # SPDX-License-Identifier: MIT
 """The cost model of this host, measured: the machine's own C functions and runs of it, small, timed, the best taken.
 
-    classify        a frame that nobody claims: the NIC, its descriptor, the demux
-    place, consume  what a frame costs more where an inline LibOS takes it, split by what the digest in C alone takes
-    upcall          what a LibOS that takes one frame a step costs more than one that takes 64
-    transmit        what an answer costs; poll, interrupt: a look at an empty NIC, and a wake-up by a descriptor
-    …_byte_ps       the slope between small and large frames of the C functions that touch every byte
+    classify        a frame that nobody claims: the NIC, its descriptor, the demux; less the look that is charged apart
+    place           what an inline sink's frame costs more, less what the digest takes, halved
+    libos           by kind: what is left of a run with such a LibOS inline, at top speed, 64 frames a step
+    upcall          what a sink that takes one frame a step costs more than one that takes 64
+    transmit        half of what an answer costs, at most what receiving a frame does
+    poll, interrupt a look at an empty NIC, and a wake-up by a descriptor
+    …_byte_ps       the slopes between small and large frames
 
-The best of several is taken: what disturbs a measurement only ever adds to it.
+The best of several is taken: what disturbs a measurement only ever adds to it. What the model then predicts and what
+runs reach are compared: medians of runs that the model was not made of.
 """
 
 import select
 import socket
 import struct
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
 
 from exonet.abi import ffi, lib
-from exonet.clock import Stopwatch
+from exonet.clock import NS_PER_S, Stopwatch
 from exonet.hardware.nic import NicConfig, NicMode
 from exonet.kernel.boot import LibOSSpec, Machine, MachineConfig
-from exonet.kernel.schedule import CostModel
+from exonet.kernel.schedule import Consumption, CostModel
+from exonet.lab.hostload import HostLoad, HostWatch
 from exonet.lab.load import frames
+from exonet.lab.plot import Spread
+from exonet.lab.progress import format_rate
 from exonet.wire.capture import Trace
 from exonet.wire.pcap import PcapWire
 
 SMALL, LARGE = 60, 1460
-FRAMES = 40_000
+#: Frames of a run, and how long it should take.
+FEWEST, MOST = 5_000, 2_000_000
+RUN_NS = 40_000_000
 CALLS = 2000
+BURST = 64
+#: Where the frames of load.py go.
+PORT = 9
+KINDS = ("sink", "echo")
+#: Runs of which a capacity is the median, and how far a model may be off before it is said by how much.
+RUNS = 5
+AGREES = 0.2
+
+
+class Timed(NamedTuple):
+    """ns a frame, and how many the LibOS sent for each."""
+
+    ns: float
+    answers: float
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """Packets a second of a kind of LibOS, inline: what the model says, what runs reached, and the host meanwhile."""
+
+    kind: str
+    size: int
+    predicted: float
+    measured: Spread
+    host: HostLoad
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "host": self.host.to_json()}
+
+    def __str__(self) -> str:
+        low, high = format_rate(self.measured.low), format_rate(self.measured.high)
+        said = f"{self.kind}, {self.size} bytes: the model says {format_rate(self.predicted)}"
+        said += f", runs reach {format_rate(self.measured.median)} ({low} to {high})"
+        off = self.predicted / self.measured.median - 1 if self.measured.median else 1.0
+        if abs(off) > AGREES:
+            said += f"; {100 * off:+.0f} %"
+        return f"{said}; the host was busy: {self.host}" if self.host.busy else said
 
 
 @dataclass(slots=True)
 class Calibration:
-    """repeat: how often each thing is measured. say: told what is being measured."""
+    """kinds: of LibOSes, by name. repeat: how often each thing is measured. frames: of a run, None: enough.
+    say: told what is being measured."""
 
+    kinds: Sequence[str] = KINDS
     repeat: int = 5
-    frames: int = FRAMES
+    frames: int | None = None
     say: Callable[[str], None] = lambda what: None
+    capacities: list[Capacity] = field(default_factory=list)
     _traces: dict[int, Trace] = field(default_factory=dict)
+    _enough: dict[tuple[str | None, int, int], int] = field(default_factory=dict)
 
     def measure(self) -> CostModel:
-        """Takes about a second for each repetition."""
+        """Takes some seconds for each repetition. Leaves in `capacities` how well the model agrees with runs."""
         with tempfile.TemporaryDirectory(prefix="exonet-calibrate-") as work:
             for size in (SMALL, LARGE):
                 self._traces[size] = Trace.load(_capture(Path(work, f"{size}.pcap"), size))
             try:
-                return self._model()
+                model = self._model()
+                self.capacities = [self._capacity(model, kind) for kind in self.kinds]
+                return model
             finally:
                 for trace in self._traces.values():
                     trace.close()
@@ -56,30 +109,49 @@ class Calibration:
 
     def _model(self) -> CostModel:
         self.say("frames that nobody claims")
-        classify = self._replay(None)
+        nobody = [self._replay(None, size).ns for size in (SMALL, LARGE)]
         self.say("frames that a sink takes, 64 a step and one a step")
-        sink, one = self._replay("sink"), self._replay("sink", burst=1)
+        sink, one = self._replay("sink", SMALL).ns, self._replay("sink", SMALL, burst=1).ns
         self.say("datagrams that are answered")
-        echo = self._replay("echo")
+        echo = self._replay("echo", SMALL).ns
         self.say("C functions")
         source, target = ffi.new("uint8_t[]", LARGE), ffi.new("uint8_t[]", LARGE)
         copy = [self._call(partial(lib.exo_copy_checksum, target, source, size, 0)) for size in (SMALL, LARGE)]
-        digest = [self._call(partial(lib.exo_digest, source, size)) for size in (SMALL, LARGE)]
-        consume = digest[0] + max(0.0, (sink - classify - digest[0]) / 2)
-        place = max(0.0, sink - classify - consume)
-        copied = _slope(copy)
-        return CostModel(
+        digest = self._call(partial(lib.exo_digest, source, SMALL))
+        byte = _slope(nobody) + _slope(copy)  # the NIC's copy, and the kernel's
+        received = min(nobody[0], max(0.0, sink - copy[0] - digest))  # what was disturbed leaves room for the rest
+        place = max(0.0, (sink - received - digest + copy[0]) / 2)
+        poll = min(self._look(), received)
+        model = CostModel(
             interrupt=round(self._wake_up()),
-            poll=round(self._look()),
-            classify=round(classify),
-            place=max(0, round(place - copied * SMALL)),
-            place_byte_ps=round(1000 * copied),
-            transmit=max(0, round((echo - sink) / 2)),
-            transmit_byte_ps=round(1000 * copied),
+            poll=round(poll),
+            classify=round(received - poll),
+            place=max(0, round(place - byte * SMALL)),
+            place_byte_ps=round(1000 * byte),
+            transmit=max(0, round(min((echo - sink) / 2, received + place))),
+            transmit_byte_ps=round(1000 * _slope(copy)),
             upcall=max(0, round(one - sink)),
-            consume=max(0, round(consume + (echo - sink) / 2)),
-            consume_byte_ps=round(1000 * _slope(digest)),
         )
+        libos = {kind: self._consumption(model, kind) for kind in self.kinds}
+        most = max(libos.values(), key=lambda each: each.consume)  # a kind that nobody measured runs Python, too
+        return replace(model, libos=libos, consume=most.consume, consume_byte_ps=most.consume_byte_ps)
+
+    def _consumption(self, model: CostModel, kind: str) -> Consumption:
+        """What runs with such a LibOS take beyond what the model has for the kernel's part."""
+        self.say(f"frames that {kind} takes, small and large")
+        rest = []
+        for size in (SMALL, LARGE):
+            timed = self._replay(kind, size)
+            rest.append(max(0.0, timed.ns - model.frame_ns("", size, timed.answers)))
+        byte = _slope(rest)
+        return Consumption(max(0, round(rest[0] - byte * SMALL)), round(1000 * byte))
+
+    def _capacity(self, model: CostModel, kind: str) -> Capacity:
+        self.say(f"the capacity with {kind}")
+        watch = HostWatch({})
+        runs = [self._replay_once(kind, SMALL, BURST) for _ in range(RUNS)]
+        predicted = model.capacity(kind, SMALL, median(run.answers for run in runs))
+        return Capacity(kind, SMALL, predicted, Spread.of(NS_PER_S / run.ns for run in runs), watch.end({}))
 
     def _best(self, once: Callable[[], float]) -> float:
         return min(once() for _ in range(self.repeat))
@@ -97,22 +169,35 @@ class Calibration:
         idle = self._best(lambda: loop(lambda: lib.exo_digest(empty, 0)))
         return max(0.0, self._best(lambda: loop(function)) - idle)
 
-    def _replay(self, libos: str | None, burst: int = 64) -> float:
-        """ns a small frame takes through a machine with one inline LibOS, or none."""
-        return self._best(lambda: self._replay_once(libos, burst))
+    def _replay(self, kind: str | None, size: int, burst: int = BURST) -> Timed:
+        """A frame through a machine with one inline LibOS, or none."""
+        return min((self._replay_once(kind, size, burst) for _ in range(self.repeat)), key=lambda timed: timed.ns)
 
-    def _replay_once(self, libos: str | None, burst: int) -> float:
-        trace = self._traces[SMALL]
-        loops = -(-self.frames // len(trace))
+    def _replay_once(self, kind: str | None, size: int, burst: int) -> Timed:
+        """As many frames as take some fiftieths of a second, if it is not said how many."""
+        key = (kind, size, burst)
+        if key not in self._enough:
+            first = self._timed(kind, size, burst, FEWEST)
+            self._enough[key] = self.frames or min(MOST, max(FEWEST, round(RUN_NS / first.ns)))
+        return self._timed(kind, size, burst, self._enough[key])
+
+    def _timed(self, kind: str | None, size: int, burst: int, wanted: int) -> Timed:
+        trace = self._traces[size]
+        loops = -(-wanted // len(trace))
         nic = NicConfig(promiscuous=True, mode=NicMode.BACKPRESSURE)
-        options = {"burst": burst} if libos == "sink" else {"port": 9}
         with PcapWire(trace, speed="max", loop=loops) as wire, Machine(MachineConfig()) as machine:
             port = machine.attach(wire, nic)
-            if libos is not None:
-                machine.spawn(LibOSSpec("a", libos, ("udp",), local="any", any_address=True, options=options), port)
+            if kind is not None:
+                options = {"burst": burst} if kind == "sink" else {}
+                serves = () if kind == "sink" else (PORT,)
+                machine.spawn(
+                    LibOSSpec("a", kind, ("udp",), local="any", any_address=True, options=options, serves=serves), port
+                )
+            _await_code(machine)
             watch = Stopwatch()
             machine.run()
-            return watch.ns / (loops * len(trace))
+            ns, frames = watch.ns, loops * len(trace)
+            return Timed(ns / frames, machine.ledger().of_liboses.offered / frames)
 
     def _look(self) -> float:
         """ns of a look at a NIC that has nothing."""
@@ -128,6 +213,13 @@ class Calibration:
             waiting = select.poll()
             waiting.register(near, select.POLLIN)
             return self._call(lambda: waiting.poll(1000))
+
+
+def _await_code(machine: Machine) -> None:
+    """A run of any length has native code for its filters: it is compiled in another thread."""
+    while machine.compiler is not None and machine.compiler.pending:
+        select.select([machine.compiler], [], [], 1.0)
+        machine.compiler.collect()
 
 
 def _slope(of_sizes: list[float]) -> float:

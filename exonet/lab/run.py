@@ -130,12 +130,23 @@ def _go(machine: Machine, plan: Plan, source: Source, progress: Progress | None,
         ledger=ledger,
         environments=tuple(reports),
         timing=_timing(plan, source, ledger.delivered, wall_s, machine_s, host_load),
-        notes=(*source.notes, *trace_notes(source.trace), *_warnings(reports)),
+        notes=(*source.notes, *trace_notes(source.trace), *_uncalibrated(machine, plan), *_warnings(reports)),
         hints=tuple(hints(machine, plan, ledger)),
         cut=cut(machine.wires),
         failed=any(not report["alive"] or _hangs(report) for report in reports) or _met_break(source),
         interrupted=not finished,
     )
+
+
+def _uncalibrated(machine: Machine, plan: Plan) -> Iterator[str]:
+    """Which kinds of LibOS the cost model has no figures for."""
+    costs = machine.config.costs
+    unknown = dict.fromkeys(tenant.stack for tenant in plan.tenants if costs.lacks(tenant.stack))
+    if plan.settings.clock is Clock.VIRTUAL and unknown:
+        yield (
+            f"cost model {plan.settings.costs} has no figures for {', '.join(unknown)}: charged {costs.consume:,} ns "
+            "a packet, as any LibOS; exonet calibrate --libos measures it"
+        )
 
 
 def _while_it_lasts(machine: Machine, load: TapLoad, report: "_Report") -> bool:

@@ -5,6 +5,7 @@ import sys
 
 from exonet.lab.bench import Row, main
 from tests.bench.bench_bind import bind
+from tests.bench.bench_capacity import capacity
 from tests.bench.bench_churn import churn
 from tests.bench.bench_demux import demux
 from tests.bench.bench_demux_compile import compile_
@@ -23,6 +24,7 @@ ROWS: dict[str, Row] = {
     "ping": ping,
     "idle": idle,
     "pace": pace,
+    "capacity": capacity,
     "bind": bind,
     "churn": churn,
     "demux": demux,

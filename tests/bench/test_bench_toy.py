@@ -36,6 +36,7 @@ NAMES = [
     "ping",
     "idle",
     "pace",
+    "capacity",
     "bind",
     "churn",
     "demux",
