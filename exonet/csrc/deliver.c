@@ -11,8 +11,6 @@
 
 enum { MOST_PIECES = 48 };      /* buffers of 2,048 bytes that begin at staggered places hold the longest frame */
 
-#define PATIENCE_NS 200000000u
-
 /* The ring index a LibOS wrote, or the old one and a lie counted where it is further than `most` ahead. */
 static uint32_t read_index(struct exo_env *env, const struct exo_index *index, uint32_t old, uint32_t most)
 {
@@ -152,28 +150,22 @@ static inline int short_of_room(const struct exo_env *env)
     return env->fill_taken == env->fill_known || env->receive_put - env->receive_seen == env->layout.receive_entries;
 }
 
-/* On a port with backpressure a frame waits in the NIC for a LibOS that is only slow. One that has consumed nothing for PATIENCE_NS
- * is not waited for: it loses its own frames and holds nobody else up. */
-static int worth_waiting(struct exo_machine *m, struct exo_env *env)
+/* On a port with backpressure a frame waits in the NIC for a LibOS that is only slow (patience.c). */
+static int worth_waiting(struct exo_machine *m, uint32_t port, struct exo_env *env, const struct exo_frame *frame)
 {
-    if (env->state != EXO_ENV_LIVE)
+    if (env->state != EXO_ENV_LIVE || !short_of_room(env) || (fill_available(env) && receive_room(m, env, 1)))
         return 0;
-    if (fill_available(env) && receive_room(m, env, 1))
-        return 0;
-    uint64_t now = exo_now(m);
-    if (!env->waited_since || env->waited_at != env->receive_seen) {
-        env->waited_since = now;
-        env->waited_at = env->receive_seen;
-    }
-    return now - env->waited_since < PATIENCE_NS;
+    return exo_worth_waiting(m, port, env, frame);
 }
 
-/* The same for a frame of a group, which several may get. */
-static int worth_waiting_for_any(struct exo_machine *m)
+/* The same for a frame of a group, which all that are bound on the port may get. */
+static int worth_waiting_for_any(struct exo_machine *m, uint32_t port, const struct exo_frame *frame)
 {
-    for (uint32_t i = 1; i <= m->envs; i++)
-        if (m->env[i] && short_of_room(m->env[i]) && worth_waiting(m, m->env[i]))
+    for (uint32_t i = 1; i <= m->envs; i++) {
+        struct exo_env *env = m->env[i];
+        if (env && short_of_room(env) && exo_any_binding(m, env, port) != EXO_NO_OWNER && worth_waiting(m, port, env, frame))
             return 1;
+    }
     return 0;
 }
 
@@ -293,7 +285,8 @@ static __attribute__((noinline)) int deliver_rarer(struct exo_machine *m, struct
         b->looked = b->n;
     }
     struct exo_env *env = env_of(m, b->owners[i]);
-    if (patient && (group ? worth_waiting_for_any(m) : env && short_of_room(env) && worth_waiting(m, env)))
+    uint32_t port = frame->port;
+    if (patient && (group ? worth_waiting_for_any(m, port, frame) : env && worth_waiting(m, port, env, frame)))
         return 0;
     if (snoops)
         snoop(m, frame);
@@ -353,7 +346,7 @@ uint32_t exo_deliver_some(struct exo_machine *m, uint32_t port, uint32_t queue, 
             hold_back(m, p, queue, &b, i);
             break;
         }
-        if (patient && short_of_room(env) && worth_waiting(m, env)) {
+        if (patient && short_of_room(env) && worth_waiting(m, port, env, &b.frames[i])) {
             hold_back(m, p, queue, &b, i);
             break;
         }
@@ -436,8 +429,8 @@ uint32_t exo_deliver_settle(struct exo_machine *m, struct exo_env *env)
     env->receive_seen = taken;
     if (run.n)
         exo_latency_record(m, env, run.binding, now > run.ts ? now - run.ts : 0, run.n);
-    if (frames > local)
-        m->last_wire = now;
+    if (frames > local && m->last_end)
+        exo_end_moved(m, env, frames - local, now);
     env->consumed_frames += frames;
     env->consumed_bytes += bytes;
     uint32_t all = 0;

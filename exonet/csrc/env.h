@@ -78,8 +78,14 @@ struct exo_env {
     uint64_t submitted;
     uint64_t sent;
     uint64_t wakeups;
-    uint64_t waited_since;   /* backpressure: when frames began to wait for it, ns; and how far it was then */
-    uint32_t waited_at;
+    /* backpressure: see patience.c */
+    uint64_t pace_since;     /* when the pace began to be measured, ns; and how far it was then */
+    uint32_t pace_seen;
+    uint32_t late;           /* 1: frames do not wait for it */
+    uint64_t held_ns;        /* how long frames have waited for it since then */
+    uint64_t held_last;      /* when it was last found without room, and for which frame */
+    uint64_t held_id;
+    uint64_t held_stalled;   /* the machine's stalled_ns then: no wire went on in that time, so nothing could be lost */
     uint32_t stuck;          /* 1: what it has posted to transmit cannot leave until it moves one of these two on */
     uint32_t stuck_put;
     uint32_t stuck_taken;

@@ -14,9 +14,8 @@
 
 enum { LOOK_AT_WATCHES = 128, DRAIN_MOST = 16 };
 
-/* After the last wire has ended a run goes on so long without any frame of a wire being consumed, and so long in all. */
+/* After the last wire has ended a run goes on so long without frames of a wire being consumed at a good pace (patience.c). */
 #define LINGER_NS 2000000000u
-#define LONGEST_END_NS 60000000000u
 /* LibOSes that kept themselves busy and paused so long do not any more. */
 #define CHATTER_GAP_NS 100000000u
 /* How often to look at what has been posted but cannot leave. */
@@ -226,7 +225,7 @@ int32_t exo_machine_spent(const struct exo_machine *m, uint64_t now)
     if (!all_ended(m))
         return 0;
     if (since(m->last_wire, now) < LINGER_NS)
-        return m->config.clock == EXO_CLOCK_MONOTONIC && since(m->last_end, now) > LONGEST_END_NS;
+        return 0;
     if (m->config.clock == EXO_CLOCK_MONOTONIC)
         return 1;
     return since(m->chatter_since, now) > LINGER_NS && since(m->chatter_last, now) < CHATTER_GAP_NS;

@@ -147,8 +147,11 @@ struct exo_machine {
     uint32_t turned_round;                 /* frames were switched locally since the last pass began */
     uint64_t sleeps;
     uint64_t last_work;
-    uint64_t last_wire;                    /* when a frame of a wire was last pulled or consumed, or a wire ended */
+    uint64_t last_wire;                    /* when a frame of a wire was last pulled, a wire ended, or its frames were last consumed */
     uint64_t last_end;                     /* when a wire last ended */
+    uint64_t stalled_ns;                   /* how long frames have waited for LibOSes (patience.c) */
+    uint64_t end_since;                    /* since then: how many frames of wires were consumed, and counted from when (patience.c) */
+    uint32_t end_moved;
     uint64_t chatter_since;                /* LibOSes have kept themselves busy from then .. */
     uint64_t chatter_last;                 /* .. until then */
     uint32_t passes;
@@ -194,6 +197,10 @@ void exo_machine_fate(struct exo_machine *m, const struct exo_frame *frame, int3
 uint32_t exo_deliver_some(struct exo_machine *m, uint32_t port, uint32_t queue, uint32_t max);
 void exo_deliver_publish(struct exo_env *env);
 void exo_deliver_to(struct exo_machine *m, uint32_t binding, const struct exo_frame *frame, uint32_t flags);
+/* patience.c. Worth waiting: 1 where a frame is to wait for env, which has no room on this port. End moved: wires have ended, and env has
+ * consumed frames of theirs: at a good pace the run goes on. */
+int32_t exo_worth_waiting(struct exo_machine *m, uint32_t port, struct exo_env *env, const struct exo_frame *frame);
+void exo_end_moved(struct exo_machine *m, const struct exo_env *env, uint32_t frames, uint64_t now);
 /* latency.c: n frames of one binding have been consumed that long after they came; its delays become its environment's. */
 void exo_latency_record(struct exo_machine *m, struct exo_env *env, uint32_t binding, uint64_t ns, uint32_t n);
 void exo_latency_end(struct exo_machine *m, struct binding *binding);

@@ -32,6 +32,8 @@ from exonet.wording import counted
 
 NEVER = (1 << 64) - 1
 LONG_WAIT_NS = 60 * NS_PER_S
+#: A replay's wire has ended so long after its duration; whoever is still busy then is waited for as at every end.
+REPLAY_ENDS_NS = 100_000_000
 
 
 def run(
@@ -116,7 +118,9 @@ def _go(machine: Machine, plan: Plan, source: Source, progress: Progress | None,
         finished = _while_it_lasts(machine, load, report)
     else:
         limit = plan.settings.duration_ns
-        until = None if limit is None or replayed else begin + limit  # a pcap wire ends by itself
+        until = None if limit is None else begin + limit
+        if until is not None and replayed:  # a pcap wire ends by itself, and virtual time costs nobody anything
+            until = None if plan.settings.clock is Clock.VIRTUAL else until + REPLAY_ENDS_NS
         finished = machine.run(until, on_progress=report)
     host_load = None if host_watch is None else host_watch.end(_cpu_of(machine, load))
     wall_s, machine_s = watch.seconds, (machine.now() - begin) / NS_PER_S
