@@ -316,8 +316,9 @@ static void prefetch_places(const struct exo_machine *m, const struct burst *b)
                                         __ATOMIC_RELAXED);
         struct exo_fill buffer;
         memcpy(&buffer, &word, sizeof buffer);
-        if (EXO_LIKELY(buffer.page < m->pages->count))
-            __builtin_prefetch(m->pages->page[buffer.page].address + buffer.offset, 1);
+        const struct exo_page *page = buffer.page < m->pages->count ? &m->pages->page[buffer.page] : NULL;
+        if (EXO_LIKELY(page && page->env == env->number))
+            __builtin_prefetch(page->address + buffer.offset, 1);
         __builtin_prefetch(&receive_ring(env)[(env->receive_put + k) & (env->layout.receive_entries - 1)], 1);
     }
 }

@@ -8,6 +8,7 @@
 #include <linux/audit.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
+#include <linux/futex.h>
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <signal.h>
@@ -122,7 +123,7 @@ static const int allowed[] = {
     SYS_recvmsg, SYS_sendmsg, SYS_recvfrom, SYS_sendto, SYS_shutdown, SYS_getsockopt, SYS_getsockname, SYS_getpeername,
     SYS_ppoll, SYS_pselect6, SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_pwait, SYS_eventfd2,
     SYS_timerfd_create, SYS_timerfd_settime, SYS_timerfd_gettime,
-    SYS_futex, SYS_set_robust_list, SYS_set_tid_address, SYS_rseq, SYS_sched_yield, SYS_nanosleep, SYS_gettimeofday, SYS_times, SYS_getrusage,
+    SYS_set_robust_list, SYS_set_tid_address, SYS_rseq, SYS_sched_yield, SYS_nanosleep, SYS_gettimeofday, SYS_times, SYS_getrusage,
     SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_rt_sigpending, SYS_rt_sigtimedwait, SYS_rt_sigsuspend, SYS_sigaltstack,
     SYS_restart_syscall, SYS_exit, SYS_exit_group,
     SYS_getpid, SYS_gettid, SYS_getppid, SYS_getuid, SYS_geteuid, SYS_getgid, SYS_getegid, SYS_getresuid, SYS_getresgid,
@@ -192,6 +193,17 @@ static void allow_fcntls(struct program *p) {
     allow_these(p, SYS_fcntl, 1, commands, sizeof commands / sizeof *commands);
 }
 
+/* Not those with priority inheritance: the word names a thread, of any process, and the answer tells whether it lives. */
+static void allow_futexes(struct program *p) {
+    static const uint32_t operations[] = {FUTEX_WAIT, FUTEX_WAKE, FUTEX_REQUEUE, FUTEX_CMP_REQUEUE, FUTEX_WAKE_OP, FUTEX_WAIT_BITSET,
+                                          FUTEX_WAKE_BITSET};
+    enum { KINDS = sizeof operations / sizeof *operations, FORMS = 4 };
+    uint32_t allowed_now[KINDS * FORMS];
+    for (uint8_t i = 0; i < KINDS * FORMS; i++)
+        allowed_now[i] = operations[i / FORMS] | (i & 1 ? FUTEX_PRIVATE_FLAG : 0) | (i & 2 ? FUTEX_CLOCK_REALTIME : 0);
+    allow_these(p, SYS_futex, 1, allowed_now, KINDS * FORMS);
+}
+
 /* What takes a process or its clock tells of others whether they live and what they used: only of oneself, therefore. The kernel's process
  * and LibOSes are of one session, in which SIGCONT needs no permission. A clock below zero names a process; -6 and -2 are one's own. */
 static void allow_of_oneself(struct program *p) {
@@ -203,6 +215,7 @@ static void allow_of_oneself(struct program *p) {
     allow_these(p, SYS_sched_getaffinity, 0, own, 2);
     allow_these(p, SYS_prlimit64, 0, own, 2);
     allow_these(p, SYS_get_robust_list, 0, own, 1);
+    allow_futexes(p);
     for (size_t i = 0; i < sizeof clocks / sizeof *clocks; i++)
         allow_these(p, clocks[i], 0, known, sizeof known / sizeof *known);
 }

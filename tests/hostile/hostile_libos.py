@@ -162,6 +162,13 @@ def others(gate):
         "owner's signal": lambda pid: system_call(72, gate._wake.fileno(), 10, signal.SIGKILL),
     }
     refused = {name: sorted({str(ask(pid)) for pid in (kernel, nobody)}) for name, ask in asked.items()}
+    word = ctypes.c_uint32()
+    for name, operation in (("lock", 6), ("try to lock", 8), ("private lock", 6 | 128), ("lock by a clock", 13)):
+        answers = set()
+        for pid in (kernel, nobody):
+            word.value = pid
+            answers.add(str(system_call(202, ctypes.addressof(word), operation, 0, 0, 0, 0)))
+        refused[name] = sorted(answers)
     mine = {
         "signal 0": system_call(234, own, thread, 0),
         "affinity": len(os.sched_getaffinity(0)) > 0,
