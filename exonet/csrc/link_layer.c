@@ -44,6 +44,17 @@ static bool ip(struct packet *p)
     return set_type(p, p->at[0] >> 4 == 4 ? EXO_ETHER_IP4 : EXO_ETHER_IP6);
 }
 
+/* Whatever version the packet gives: that is the link type's, as in libpcap. */
+static bool ip4(struct packet *p)
+{
+    return set_type(p, EXO_ETHER_IP4);
+}
+
+static bool ip6(struct packet *p)
+{
+    return set_type(p, EXO_ETHER_IP6);
+}
+
 /* AF_INET is 2 everywhere. AF_INET6: Linux, Windows, BSD/OS and NetBSD and OpenBSD, Solaris, FreeBSD, Darwin. */
 static bool family(struct packet *p, uint32_t af)
 {
@@ -350,8 +361,8 @@ static const struct link_layer LAYERS[] = {
     {.type = 197, .read = endace, .own_fcs = true},
     {.type = 204, .read = ppp_with_direction},
     {.type = 219, .read = mpls},
-    {.type = 228, .read = ip},
-    {.type = 229, .read = ip},
+    {.type = 228, .read = ip4},
+    {.type = 229, .read = ip6},
     {.type = LINKTYPE_PKTAP, .read = pktap},
     {.type = 276, .read = sll2},
 };

@@ -98,7 +98,7 @@ static void count_record(struct exo_trace *trace, const struct exo_record *recor
         info->not_ethernet += refused;
         info->fcs += record->flags & EXO_RECORD_FCS ? 1 : 0;
     }
-    info->oversize += record->flags & EXO_RECORD_OVERSIZE ? 1 : 0;
+    info->oversize += (record->flags & (EXO_RECORD_OVERSIZE | EXO_RECORD_LINK_TYPE)) == EXO_RECORD_OVERSIZE;   /* one reason each */
 }
 
 static void know_format(struct exo_trace *trace)

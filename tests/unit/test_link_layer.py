@@ -200,3 +200,18 @@ def test_invariant_5_hostile_link_headers_stay_in_bounds() -> None:
             assert link.header + link.len <= len(bytes_) and link.len <= link.wire_len
             if not link.flags & lib.EXO_LINK_WHOLE:
                 lib.exo_link_ethernet(link, held + link.header if bytes_ else held, header)
+
+
+@pytest.mark.parametrize(("link", "kind"), [(228, b"\x08\x00"), (229, b"\x86\xdd")])
+def test_a_link_type_that_says_the_version_is_believed(tmp_path: Path, link: int, kind: bytes) -> None:
+    for version in (4, 6):
+        assert convert(tmp_path, link, bytes([version << 4]) + bytes(39)).data[12:14] == kind
+
+
+@LIMITS
+def test_a_packet_is_left_out_for_one_reason(tmp_path: Path, limit: int) -> None:
+    """Too long, and of a link type that cannot be converted: it was counted twice."""
+    path = tmp_path / "long.pcap"
+    path.write_bytes(pcap([(0, bytes(20)), (0, bytes(70_000))], link_type=189, snaplen=1 << 18))
+    trace = Trace.load(path, limit)
+    assert (trace.count, trace.not_ethernet, trace.oversize) == (2, 2, 0)
