@@ -170,15 +170,19 @@ static void allow_where(struct program *p, int nr, unsigned argument, uint32_t m
     answer(p, SECCOMP_RET_ERRNO | EPERM);
 }
 
-/* call nr: allowed where the low word of argument is one of these, else EPERM. */
-static void allow_these(struct program *p, int nr, unsigned argument, const uint32_t *values, uint8_t n) {
+/* call nr: allowed where the low word of argument is one of these; else it fails so. */
+static void allow_or_fail(struct program *p, int nr, unsigned argument, const uint32_t *values, uint8_t n, uint32_t error) {
     unless_equal(p, (uint32_t)nr, (uint8_t)(2 * n + 2));
     load(p, offsetof(struct seccomp_data, args) + 8 * argument);
     for (uint8_t i = 0; i < n; i++) {
         unless_equal(p, values[i], 1);
         answer(p, SECCOMP_RET_ALLOW);
     }
-    answer(p, SECCOMP_RET_ERRNO | EPERM);
+    answer(p, SECCOMP_RET_ERRNO | error);
+}
+
+static void allow_these(struct program *p, int nr, unsigned argument, const uint32_t *values, uint8_t n) {
+    allow_or_fail(p, nr, argument, values, n, EPERM);
 }
 
 static void allow_ioctls(struct program *p) {
@@ -212,7 +216,7 @@ static void allow_of_oneself(struct program *p) {
     static const uint32_t known[] = {CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_PROCESS_CPUTIME_ID, CLOCK_THREAD_CPUTIME_ID, CLOCK_MONOTONIC_RAW,
                                      CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE, CLOCK_BOOTTIME, CLOCK_TAI, (uint32_t)-6, (uint32_t)-2};
     allow_these(p, SYS_tgkill, 0, own + 1, 1);
-    allow_these(p, SYS_sched_getaffinity, 0, own, 2);
+    allow_or_fail(p, SYS_sched_getaffinity, 0, own, 2, ENOSYS);   /* of an own thread pthread_getattr_np(3) asks so, and does without */
     allow_these(p, SYS_prlimit64, 0, own, 2);
     allow_these(p, SYS_get_robust_list, 0, own, 1);
     allow_futexes(p);

@@ -117,7 +117,7 @@ def test_a_run_reports_latency_and_cpu_time_of_an_inline_libos(speed: str) -> No
     assert [told["latency_ns"] for told in row["bindings"]] == [row["latency_ns"]]
 
 
-def test_a_process_has_the_cpu_time_that_it_used_after_its_death_too() -> None:
+def test_a_process_has_the_cpu_time_that_it_used_after_its_death_too(preload: None) -> None:
     with PcapWire(UDP64, speed="pps=100k") as wire, Machine(MachineConfig()) as machine:
         port = machine.attach(wire, NicConfig(promiscuous=True), subscribe_all=True)
         env = machine.spawn(LibOSSpec("a", "sink", ("udp",), local="none", any_address=True, process=True), port)
