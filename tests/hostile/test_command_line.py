@@ -121,5 +121,6 @@ def test_an_inline_libos_that_is_broken_is_one_line_and_the_run_ends(tmp_path: P
     (tmp_path / "broken_libos.py").write_text(text)
     environment = {"PYTHONPATH": f"{ROOT}:{tmp_path}", "PATH": "/usr/bin:/bin"}
     done = run(*REPLAY, "--clock", clock, "--bind", "a=ip,stack=broken_libos:Broken,inline", env=environment)
-    assert (done.returncode, done.stderr.count("\n")) == (code, 1 if says else 0), done.stderr
+    lines = [line for line in done.stderr.splitlines() if "cost model host has no figures for" not in line]
+    assert (done.returncode, len(lines)) == (code, 1 if says else 0), done.stderr
     assert says in done.stderr and "Traceback" not in done.stderr
