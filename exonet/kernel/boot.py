@@ -8,7 +8,9 @@ with Machine(MachineConfig()) as machine:
     print(machine.settle().table())
 """
 
+import contextlib
 import os
+import resource
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,7 @@ class Machine(Closing):
         self.fates: Fates | None = None
         self._state: StateSocket | None = None
         self._cores = Cores(config.core)
+        _raise_descriptors()
         # Live, nobody who sends frames can know how they are hashed; a virtual run repeats.
         virtual = config.clock is Clock.VIRTUAL
         self.hash_seed = config.seed if virtual else int.from_bytes(os.urandom(8), "little")
@@ -258,3 +261,13 @@ class Machine(Closing):
             self.events.now = lambda: 0
             lib.exo_machine_free(self.native)
             self.native = ffi.NULL
+
+
+def _raise_descriptors() -> None:
+    """As many descriptors as this process may have: a LibOS takes some forty (its sockets, areas, extents), and a call
+    for which there is none is refused.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -30,6 +30,10 @@ MAX_JOINS = 64
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
+#: How many descriptors a call takes at most, with those of its answer and, inline, of its mappings.
+DESCRIPTORS = {Op.HELLO: 6, Op.ALLOCATE: 3, Op.DELEGATE: 1}
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """Fields of the reply, and descriptors to send beside it: borrowed, the receiver duplicates them."""
@@ -70,11 +74,32 @@ class Dispatcher:
             raise LibOSError(f"environment {env.name}: it has ended")
         try:
             self._check_limits(env, request)
-            return self._table[request.op](env, request.fields)
+            self._check_descriptors(env, request.op)
+            return self._handled(env, request)
         except ExonetError as error:
             said = (request.op.name.lower(), type(error).__name__, str(error))
             self.environments.events.write(Refused(env.number, env.name, *said))
             raise
+
+    def _handled(self, env: Environment, request: Request) -> Answer:
+        """No error of the host leaves the kernel by a call."""
+        try:
+            return self._table[request.op](env, request.fields)
+        except OSError as error:
+            raise ExhaustedError(f"environment {env.name}: {request.op.name.lower()}: {error.strerror}") from error
+
+    def _check_descriptors(self, env: Environment, op: Op) -> None:
+        """Before any effect (R13): are there as many descriptors as the call and its answer will take?"""
+        taken: list[int] = []
+        try:
+            for _ in range(DESCRIPTORS.get(op, 0)):
+                taken.append(os.dup(self.environments.pages.owner_fd))
+        except OSError as error:
+            what = f"environment {env.name}: {op.name.lower()}: the kernel has no descriptor left for it"
+            raise ExhaustedError(f"{what}: {error.strerror}") from error
+        finally:
+            for fd in taken:
+                os.close(fd)
 
     def _check_limits(self, env: Environment, request: Request) -> None:
         try:
@@ -301,10 +326,11 @@ class Dispatcher:
         extent = self._extent_of(env, capability)
         target.quota.charge("events", len(target.inbox), 1, target.name)
         token = self._derive(env, target, capability, None, capability.scope)
+        fds = [os.dup(extent.fd)] if extent else []  # for which there is room: _check_descriptors
         if extent is not None:
             extent.shared = True
         event = {"event": "granted", "token": token.hex(), **self.environments.authority.authentic(token).describe()}
-        self.environments.tell(target, Event(event, [os.dup(extent.fd)] if extent else []))
+        self.environments.tell(target, Event(event, fds))
         return Answer({"capability": token})
 
     def _extent_of(self, env: Environment, capability: Capability) -> Extent | None:
