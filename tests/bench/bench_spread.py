@@ -58,7 +58,7 @@ def filter_of(goal: Goal) -> str:
 def spread_trace(context: Context, environments: int, *, process: bool = True) -> Spread:
     """Frames for every binding alike, and whose each is by where it goes, which no filter is asked about."""
     distinct = context.size(DISTINCT, 1000)
-    each = context.size(BINDINGS, 32) // environments
+    each = context.size(BINDINGS, 16) // ENVIRONMENTS
     goes = {f"sink{env}": goals(env, each) for env in range(environments)}
     path = context.work / f"spread{environments}.pcap"
     file = write_trace(path, distinct, context.seed, goals=[go for some in goes.values() for go in some])
