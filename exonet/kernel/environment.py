@@ -69,7 +69,10 @@ class Handle(Protocol):
 
     @property
     def cpu_ns(self) -> int:
-        """The CPU time it has had."""
+        """The CPU time it has had since it started."""
+
+    def started(self) -> None:
+        """It is ready: its CPU time counts from here on."""
 
     def kill(self) -> None:
         """Ends it for certain and reaps it. Idempotent."""

@@ -86,15 +86,21 @@ class LibOSProcess:
         self.pid = process.pid
         self.pidfd = os.pidfd_open(process.pid)
         self.output_fd = output_fd
-        self._cpu_ns = 0
+        self._cpu_ns = self._start_ns = 0
 
     @property
     def cpu_ns(self) -> int:
-        """The CPU time it has had; once it is gone, what it had when this was last asked, which poll and kill do."""
+        """The CPU time it has had since it started; once it is gone, what it had when this was last asked, which poll
+        and kill do.
+        """
         with suppress(OSError):
             if self._process.returncode is None:  # its pid may be another's afterwards
                 self._cpu_ns = process_cpu_ns(self.pid)
-        return self._cpu_ns
+        return self._cpu_ns - self._start_ns
+
+    def started(self) -> None:
+        """It is ready: what its start has cost, an interpreter's, is no part of its work."""
+        self._start_ns += self.cpu_ns
 
     def poll(self) -> int | None:
         """Exit status, negative the signal; None while it runs."""

@@ -119,6 +119,8 @@ class Runner:
             kind = UsageError if env.exit_status == UsageError.exit_code else LibOSError
             who = f"environment {env.name}: "
             raise kind(who + why.removeprefix(who))
+        if env.process is not None:
+            env.process.started()
 
     def _step(self, number: int, timer: int) -> bool:
         """One step of one LibOS; what it has sent leaves before the next one runs. Says whether it wants another."""

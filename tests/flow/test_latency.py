@@ -124,7 +124,7 @@ def test_a_process_has_the_cpu_time_that_it_used_after_its_death_too(preload: No
         machine.run()
         machine.settle()
         (row,) = machine.reports()
-        assert row["cpu_ns"] > 1_000_000  # it has started Python
+        assert 0 < row["cpu_ns"] < 2 * machine.now()  # and not what starting Python took
         machine.environments.end(env, "enough")
         (ended,) = machine.reports()
     assert row["cpu_ns"] <= ended["cpu_ns"] < 100 * row["cpu_ns"]
