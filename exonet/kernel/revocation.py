@@ -11,6 +11,8 @@ from exonet.kernel.pages import PageTable
 
 __all__ = ["ask", "askable"]
 
+WANTED = "pages_wanted"
+
 
 def askable(pages: PageTable, env: int) -> list[int]:
     """The pages that a polite request may count on: those without a pin; pinned ones only where nothing else remains.
@@ -21,9 +23,14 @@ def askable(pages: PageTable, env: int) -> list[int]:
 
 def ask(environments: Environments, env: Environment, count: int) -> int:
     """Asks `env` to return up to `count` pages. Returns how many it was asked for: 0, and nothing said, where it has
-    none to give. ExhaustedError where it does not read what it is told.
+    none to give. Who does not read what it is told is asked all the same: its requests wait as one, whatever else waits.
     """
     wanted = min(count, len(askable(environments.pages, env.number)))
-    if wanted:
-        environments.tell(env, Event({"event": "pages_wanted", "count": wanted}))
+    if not wanted:
+        return 0
+    for event in env.inbox:
+        if event.fields["event"] == WANTED:
+            event.fields["count"] += wanted
+            return wanted
+    env.inbox.append(Event({"event": WANTED, "count": wanted}))
     return wanted

@@ -10,7 +10,7 @@ from exonet.errors import DeniedError, ExhaustedError, UsageError
 from exonet.gate.client import InlineGate
 from exonet.kernel.abort import take
 from exonet.kernel.capability import Quota, Resource, Right, Scope
-from exonet.kernel.environment import Environment
+from exonet.kernel.environment import Environment, Event
 from exonet.kernel.revocation import ask, askable
 from tests.fakes.dispatcher import FakeKernel, running_kernel
 from tests.fakes.frames import HERE, THERE, udp
@@ -51,6 +51,18 @@ def test_r15_a_polite_request_leaves_pinned_pages_while_others_remain(kernel: Fa
     assert askable(kernel.pages, web.env.number) == [0, 1]
     web.gate.unpin(1, 1)
     assert askable(kernel.pages, web.env.number) == [1]
+
+
+def test_a_request_reaches_who_reads_nothing(kernel: FakeKernel, web: Side) -> None:
+    """A full queue of events is no refusal, and requests do not fill it."""
+    for number in range(web.env.quota.events):
+        kernel.environments.tell(web.env, Event({"event": "granted", "number": number}))
+    with pytest.raises(ExhaustedError):
+        kernel.environments.tell(web.env, Event({"event": "granted"}))
+    assert [ask(kernel.environments, web.env, 1) for _ in range(100)] == [1] * 100
+    assert len(web.env.inbox) == web.env.quota.events + 1
+    assert web.env.inbox.pop().fields == {"event": "pages_wanted", "count": 100}
+    web.env.inbox.clear()
 
 
 def test_r15_a_polite_request_never_asks_for_guaranteed_pages(kernel: FakeKernel, web: Side) -> None:
