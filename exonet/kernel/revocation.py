@@ -23,7 +23,7 @@ def askable(pages: PageTable, env: int) -> list[int]:
 
 def ask(environments: Environments, env: Environment, count: int) -> int:
     """Asks `env` to return up to `count` pages. Returns how many it was asked for: 0, and nothing said, where it has
-    none to give. Who does not read what it is told is asked all the same: its requests wait as one, whatever else waits.
+    none to give. Who does not read what it is told is asked all the same: its requests wait as one.
     """
     wanted = min(count, len(askable(environments.pages, env.number)))
     if not wanted:
