@@ -353,8 +353,11 @@ class Authority:
 
     def gifts(self, holder: int) -> int:
         """Live capabilities of one holder that another derived for it."""
-        held = self._held.get(holder, {})
-        return sum(capability.parent not in held and capability.parent != 0 for capability in held.values())
+        return sum(self.is_gift(capability) for capability in self._held.get(holder, {}).values())
+
+    def is_gift(self, capability: Capability) -> bool:
+        """Did another environment derive it for its holder?"""
+        return capability.parent != 0 and capability.parent not in self._held.get(capability.holder, {})
 
     def count(self, holder: int | None = None) -> int:
         """Live capabilities, of one holder or in all."""

@@ -189,10 +189,7 @@ class Server:
             with self._studies.impatient(client.needed):
                 answer = self._dispatcher.handle(client.env, request)
             packed = encode_reply(Reply(op, sequence, Status.OK, answer.fields))
-        except ProtocolError as error:
-            answer, packed = Answer(), encode_reply(error_reply(op, sequence, error))
-            self._fault(client, str(error))
-        except ExonetError as error:
+        except ExonetError as error:  # an answer that is too long is no fault of who asks
             answer, packed = Answer(), encode_reply(error_reply(op, sequence, error))
         except Unready as unready:
             self._put_off(client, request, unready.work)

@@ -7,6 +7,7 @@ returns an Answer. A LibOS's mistake is an exception of `errors.py`; the caller 
 """
 
 import ipaddress
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from typing import Any
 from exonet.abi import ABI_VERSION, lib
 from exonet.errors import ConflictError, DeniedError, ExhaustedError, ExonetError, FilterError, LibOSError, UsageError
 from exonet.filters.syntax import joins
-from exonet.gate.protocol import Limits, Op, Request, check_limits
+from exonet.gate.protocol import MAX_MESSAGE, Limits, Op, Request, check_limits
 from exonet.kernel.capability import Capability, Resource, Right, Scope, check
 from exonet.kernel.environment import Environment, Environments, Event
 from exonet.kernel.pages import Extent
@@ -134,7 +135,12 @@ class Dispatcher:
         if fields["version"] != ABI_VERSION:
             raise UsageError(f"ABI version {fields['version']}: this kernel speaks {ABI_VERSION}")
         authority, native = self.environments.authority, env.native
-        held = [{"token": token, **authority.authentic(token).describe()} for token in env.tokens]
+        own = (
+            (token, capability)
+            for token in env.tokens
+            if not authority.is_gift(capability := authority.authentic(token))
+        )
+        held = [{"token": token, **capability.describe()} for token, capability in own]  # gifts come as events
         return Answer(
             {
                 "env": env.number,
@@ -349,7 +355,18 @@ class Dispatcher:
     # The environment itself
 
     def _describe(self, env: Environment, fields: dict[str, Any]) -> Answer:
-        return Answer(self.environments.describe_one(env))
+        """Of what others have given it as many as half a message holds: they do not make its answer too long."""
+        authority, room = self.environments.authority, MAX_MESSAGE // 2
+        held = sorted(authority.held_by(env.number), key=authority.is_gift)
+        rows: list[dict[str, Any]] = []
+        for capability in held:
+            row = capability.describe()
+            room -= len(json.dumps(row))
+            if room < 0 and authority.is_gift(capability):
+                break
+            rows.append(row)
+        described = self.environments.describe_one(env)
+        return Answer({**described, "capabilities": rows, "capabilities_left_out": len(held) - len(rows)})
 
     def _ready(self, env: Environment, fields: dict[str, Any]) -> Answer:
         env.ready = True
