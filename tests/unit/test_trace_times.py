@@ -117,7 +117,13 @@ def test_the_duration_is_capinfos(path: Path, capsys: pytest.CaptureFixture[str]
         pytest.skip(f"capinfos does not read {path.name}")
     _, duration, *ends = done.stdout.strip().split("\t")
     assert main(["info", "--json", str(path)]) == 0
-    times = json.loads(capsys.readouterr().out)["times"]
+    told = json.loads(capsys.readouterr().out)
+    times = told["times"]
+    if duration == "n/a":  # not every packet has a timestamp, or there is none
+        assert times["stamped"] < told["records"] or told["records"] == 0
+        return
+    if times["clamped"]:  # beyond our clock; capinfos reads such numbers as other times still
+        return
     assert times["duration"] == pytest.approx(float(duration) * NS, abs=1000)
     for mine, theirs in zip((times["earliest"], times["latest"]), ends, strict=True):
         assert mine == pytest.approx(float(theirs) * NS, abs=1000)
